@@ -1,0 +1,39 @@
+"""`mmgen orders`: draw decoding orders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def orders(
+    order: Annotated[
+        list[str],
+        typer.Argument(
+            help="Orders such as raster, row:1, frame:1, cell:4, block:1x2x4, run:16, neighbor, "
+            "subsample:4, random:0:8, scale:1,2,4,8 or whole."
+        ),
+    ],
+    *,
+    grid: Annotated[str, typer.Option(help="Visual tokens as HxW or TxHxW.")] = "8x8",
+    prediction: Annotated[
+        str | None,
+        typer.Option(help="shift, neighbors or self; default: what the order is used with."),
+    ] = None,
+    start: Annotated[
+        str, typer.Option(help="First block of shift: learned, hybrid or given.")
+    ] = "learned",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("."),
+    gif: Annotated[bool, typer.Option("--gif", help="Also write an animation.")] = False,
+) -> None:
+    """Draw in which order the tokens of a picture or clip are decided, and from what."""
+    from mmgen.models.schedule import describe, parse_grid
+    from mmgen.orders import save_order
+
+    sizes = parse_grid(grid)
+    for spelling in order:
+        plan, files = save_order(spelling, sizes, out, prediction=prediction, start=start, gif=gif)
+        names = " and ".join(str(file) for file in files)
+        typer.echo(f"{describe(plan.schedule)}; {plan.steps} steps by {plan.prediction}: {names}")

@@ -1,0 +1,213 @@
+"""The transformer that everything runs through: embeddings in, hidden states out.
+
+Pre-norm blocks of attention and MLP. It knows rows, a mask or a cache, and rotary tables; it does
+not know text, pictures or schedules. What is unusual: positions come as tables (`models/rope.py`),
+and the cache is static (`models/cache.py`), so a step of decoding is the same call as training.
+
+Shapes: B batch, R rows fed, K rows seen, W width, H heads, D = W / H.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmgen.errors import ConfigError
+from mmgen.models.cache import KVCache
+from mmgen.models.rope import Rope, rotate
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Sizes and kinds of a `Backbone`.
+
+    Args:
+        width: W, channels of a row.
+        depth: number of blocks.
+        heads: query heads.
+        kv_heads: key and value heads (None: as many as query heads).
+        mlp_width: hidden channels of the MLP (None: 8/3 of the width, a multiple of 32).
+        mlp: gated ("swiglu", "geglu") or plain ("gelu").
+        norm: "rms" or "layer".
+        norm_eps: added to the variance.
+        bias: biases in linear layers.
+        qk_norm: RMS norm of queries and keys in each head.
+        dropout: on the output of attention and MLP, in training.
+    """
+
+    width: int = 256
+    depth: int = 8
+    heads: int = 8
+    kv_heads: int | None = None
+    mlp_width: int | None = None
+    mlp: Literal["swiglu", "geglu", "gelu"] = "swiglu"
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-5
+    bias: bool = False
+    qk_norm: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse heads that do not divide."""
+        if self.width % self.heads:
+            raise ConfigError(f"backbone.heads {self.heads} does not divide width {self.width}.")
+        if self.heads % self.kv_head_count:
+            raise ConfigError(
+                f"backbone.kv_heads {self.kv_heads} does not divide heads {self.heads}."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return self.width // self.heads
+
+    @property
+    def kv_head_count(self) -> int:
+        """Key and value heads."""
+        return self.kv_heads or self.heads
+
+    @property
+    def hidden(self) -> int:
+        """Hidden channels of the MLP."""
+        return self.mlp_width or (self.width * 8 // 3 + 31) // 32 * 32
+
+
+class Backbone(nn.Module):
+    """A stack of `Block`s; the heads that read it bring the final norm."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
+        self.apply(_initialise)
+        # Residual branches start small, so that depth does not scale the first activations.
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and name.endswith(".out"):
+                std = (2 * config.depth * module.in_features) ** -0.5
+                nn.init.normal_(module.weight, std=std)
+
+    def forward(
+        self, x: Tensor, rope: Rope, mask: Tensor | None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Run the rows x (B, R, W).
+
+        Args:
+            x: embedded rows.
+            rope: rotary tables of the rows, (B or 1, R, D / 2) each.
+            mask: (B or 1, R, K) bool, True where row r sees row k; None: sees all.
+            cache: where keys and values of earlier rows are; K = cache.length + R with it.
+
+        Returns:
+            Hidden states (B, R, W), before any final norm.
+        """
+        bias = None if mask is None else mask.unsqueeze(1)  # (B, 1, R, K)
+        for block in self.blocks:
+            x = block(x, rope, bias, cache)
+        return x
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache of `capacity` rows on the device and in the type of the weights."""
+        weight = next(self.parameters())
+        config = self.config
+        return KVCache(
+            config.depth,
+            batch,
+            capacity,
+            config.kv_head_count,
+            config.head_dim,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind its norm and added to the stream."""
+
+    def __init__(self, config: BackboneConfig, index: int) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config, index)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rope: Rope, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """(B, R, W) to (B, R, W)."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, cache))
+        out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return out
+
+
+class Attention(nn.Module):
+    """Multi-head attention with rotary positions, grouped keys and an optional query-key norm."""
+
+    def __init__(self, config: BackboneConfig, index: int) -> None:
+        super().__init__()
+        self.index, self.head_dim = index, config.head_dim
+        self.heads, self.kv_heads = config.heads, config.kv_head_count
+        rows = (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.qkv = nn.Linear(config.width, rows, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+
+    def forward(self, x: Tensor, rope: Rope, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """(B, R, W) to (B, R, W); mask (B or 1, 1, R, K)."""
+        batch, rows, width = x.shape
+        qkv = self.qkv(x).view(batch, rows, -1, self.head_dim).transpose(1, 2)
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # (B, H, R, D)
+        q, k = rotate(self.q_norm(q), rope), rotate(self.k_norm(k), rope)
+        if cache is not None:
+            k, v = cache.write(self.index, k, v)
+        grouped = self.heads != self.kv_heads
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        out: Tensor = self.out(y.transpose(1, 2).reshape(batch, rows, width))
+        return out
+
+
+class MLP(nn.Module):
+    """Gated (`act(a) * b`) or plain feed-forward network."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.kind = config.mlp
+        self.gated = config.mlp != "gelu"
+        hidden = config.hidden
+        self.inner = nn.Linear(config.width, hidden * (2 if self.gated else 1), bias=config.bias)
+        self.out = nn.Linear(hidden, config.width, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, R, W) to (B, R, W)."""
+        x = self.inner(x)
+        if self.gated:
+            a, b = x.chunk(2, dim=-1)
+            x = (F.silu(a) if self.kind == "swiglu" else F.gelu(a)) * b
+        else:
+            x = F.gelu(x)
+        out: Tensor = self.out(x)
+        return out
+
+
+def make_norm(config: BackboneConfig) -> nn.Module:
+    """The norm named by the configuration, over the width."""
+    if config.norm == "rms":
+        return nn.RMSNorm(config.width, eps=config.norm_eps)
+    return nn.LayerNorm(config.width, eps=config.norm_eps)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable numbers in a network."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,79 @@
+"""Rows: what the network is fed, whatever it stands for, and the mask that follows from them.
+
+A sequence of texts and pictures is a list of `Rows` laid end to end. Block numbers grow along it;
+together with the lane they say who sees whom (`models/plan.py`), and `valid` hides padding.
+Training lays out a whole sequence at once; decoding feeds the same rows piece by piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmgen.models.cache import KVCache
+from mmgen.models.plan import visible
+
+
+@dataclass
+class Rows:
+    """Embedded rows.
+
+    Args:
+        x: (B, R, W) embeddings.
+        coords: (B, R, 3) float positions (t, y, x).
+        block: (R,) long, grows along the sequence.
+        lane: (R,) long, 0 context, 1 query.
+        valid: (B, R) bool, False for padding.
+    """
+
+    x: Tensor
+    coords: Tensor
+    block: Tensor
+    lane: Tensor
+    valid: Tensor
+
+    def __len__(self) -> int:
+        """R."""
+        return len(self.block)
+
+
+@dataclass
+class Cursor:
+    """Where the next segment begins: position (B,) float of each sequence, and block number."""
+
+    position: Tensor
+    block: int = 0
+
+
+def concatenate(parts: list[Rows]) -> Rows:
+    """Lay rows end to end."""
+    return Rows(
+        x=torch.cat([part.x for part in parts], dim=1),
+        coords=torch.cat([part.coords for part in parts], dim=1),
+        block=torch.cat([part.block for part in parts]),
+        lane=torch.cat([part.lane for part in parts]),
+        valid=torch.cat([part.valid for part in parts], dim=1),
+    )
+
+
+def row_mask(rows: Rows, cache: KVCache | None = None) -> Tensor | None:
+    """Who sees whom among the cached rows and the rows being fed.
+
+    Returns:
+        (B or 1, R, K) bool with the cached rows first; None where every row sees everything.
+    """
+    length = cache.length if cache else 0
+    block, lane, valid = rows.block, rows.lane, rows.valid
+    if cache:
+        block = torch.cat([cache.block[:length], block])
+        lane = torch.cat([lane.new_zeros(length), lane])
+        valid = torch.cat([cache.valid[:, :length], valid], dim=1)
+    seen = visible(rows.block, rows.lane, block, lane).unsqueeze(0)  # (1, R, K)
+    if not bool(valid.all()):
+        # A padded row sees itself, so that no row's softmax is empty; nobody sees a padded row.
+        itself = torch.eye(len(rows), dtype=torch.bool, device=block.device)
+        itself = torch.nn.functional.pad(itself, (length, 0))
+        seen = (seen & valid.unsqueeze(1)) | itself
+    return None if bool(seen.all()) else seen

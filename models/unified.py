@@ -1,0 +1,323 @@
+"""One transformer over text and pictures: segments become rows, hidden states become tokens.
+
+A sequence is any number of texts and pictures. A text is `<bos> tokens`; a picture is a marker that
+names its unit (the schedule by which it is predicted), the rows of that schedule's plan, and, where
+something follows, an end marker whose row predicts the first text token. Text tokens stand at
+(p, p, p), a picture at p + (t, y, x), after which p grows by the longest side of the grid.
+
+`forward` is for training: one pass over whole sequences, a loss for each kind of target. Decoding
+(`mmgen/sample/engine.py`) feeds the same rows, made by the same methods, block by block.
+
+Shapes: B batch, R rows, N slots of a picture, W width, K codes, C channels of a code's vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmgen.errors import ConfigError, suggestion
+from mmgen.models.backbone import Backbone, BackboneConfig, make_norm
+from mmgen.models.cache import KVCache
+from mmgen.models.heads import CategoricalHead, CodeTable, resolve_prefix
+from mmgen.models.plan import Input, Plan, compile_plan
+from mmgen.models.rope import axis_pairs, rope_table
+from mmgen.models.rows import Cursor, Rows, concatenate, row_mask
+from mmgen.models.schedule import Grid, make_schedule
+from mmgen.saving import Saved
+
+END = "end"  # the marker behind a picture
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A schedule that the weights were trained on.
+
+    Args:
+        name: what users call it: token, block, neighbor, any.
+        order: order of `models/schedule.py`; `random` alone means a fresh permutation each time.
+        prediction: shift, neighbors or self.
+        weight: how often training draws it.
+    """
+
+    name: str
+    order: str
+    prediction: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class UnifiedConfig:
+    """Sizes of a `UnifiedModel`.
+
+    Args:
+        backbone: the transformer.
+        text_vocab: ids of the text tokenizer.
+        max_text: longest text in ids, `<bos>` included.
+        codebook_size: K.
+        code_channels: C.
+        grid: (t, h, w) of the pictures it was trained on.
+        units: the schedules it was trained on; the first is the default.
+        logit_width: channels of the vectors that logits are measured with.
+        rope_base: see `models/rope.py`.
+    """
+
+    backbone: BackboneConfig
+    text_vocab: int
+    max_text: int
+    codebook_size: int
+    code_channels: int
+    grid: tuple[int, int, int]
+    units: tuple[Unit, ...]
+    logit_width: int = 256
+    rope_base: float = 100.0
+
+    def unit(self, name: str) -> Unit:
+        """The unit of that name.
+
+        Raises:
+            ConfigError: the weights were not trained on it.
+        """
+        for unit in self.units:
+            if unit.name == name:
+                return unit
+        names = [unit.name for unit in self.units]
+        raise ConfigError(f"This model has no unit '{name}'{suggestion(name, names)}")
+
+
+class CodeTables(NamedTuple):
+    """What every code looks like: `embedding` (K, W) on entry, `logit` (K, E) at the head."""
+
+    embedding: Tensor
+    logit: Tensor
+
+
+class UnifiedModel(nn.Module, Saved):
+    """Text and visual tokens in one sequence and one backbone."""
+
+    config_class: ClassVar[type] = UnifiedConfig
+    code_vectors: Tensor
+
+    def __init__(self, config: UnifiedConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.backbone.width
+        self.backbone = Backbone(config.backbone)
+        self.text_embedding = nn.Embedding(config.text_vocab, width)
+        self.text_norm = make_norm(config.backbone)
+        self.text_bias = nn.Parameter(torch.zeros(config.text_vocab))
+        vectors = torch.zeros(config.codebook_size, config.code_channels)
+        self.register_buffer("code_vectors", vectors)  # (K, C), set_code_vectors fills it
+        self.code_embedding = CodeTable(
+            config.codebook_size, config.code_channels, width, scale=0.5
+        )
+        self.marker_names = (*(unit.name for unit in config.units), END)
+        self.markers = nn.Embedding(len(self.marker_names), width)
+        self.starts = nn.Embedding(_longest_start(config), width)
+        self.mask_token = nn.Parameter(torch.randn(width) * 0.5)
+        self.places = nn.ModuleList(nn.Embedding(size, width) for size in config.grid)
+        self.head = CategoricalHead(
+            config.backbone,
+            _directions(config),
+            config.codebook_size,
+            config.code_channels,
+            config.logit_width,
+        )
+        for table in (self.text_embedding, self.markers, self.starts, *self.places):
+            nn.init.normal_(table.weight, std=0.5)
+
+    def set_code_vectors(self, vectors: Tensor) -> None:
+        """Take the visual tokenizer's embedding of every code, (K, C), scaled to unit variance."""
+        self.code_vectors.copy_(vectors / vectors.std().clamp(min=1e-6))
+
+    # -- training ------------------------------------------------------------------------------
+
+    def text_to_image_loss(
+        self, ids: Tensor, valid: Tensor, codes: Tensor, plan: Plan, unit: str
+    ) -> Tensor:
+        """Mean cross-entropy of the codes of a picture behind its caption.
+
+        Args:
+            ids: (B, T) caption, `valid` (B, T) likewise bool.
+            codes: (B, N) long, in slot order.
+            plan: the schedule, compiled.
+            unit: name of the unit that the marker says.
+        """
+        cursor, tables = self.begin(len(ids)), self.tables()
+        text = self.text_rows(ids, valid, cursor)
+        marker = self.marker_rows(unit, cursor)
+        image = self.image_rows(plan, torch.arange(plan.rows), codes, unit, cursor, tables)
+        hidden = self.run(concatenate([text, marker, image]))
+        reads = resolve_prefix(plan.reads, len(text) + 1).to(hidden.device)
+        logits = self.head.logits(self.head.queries(hidden, plan.heads, reads), tables.logit)
+        return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+
+    def image_to_text_loss(
+        self, codes: Tensor, plan: Plan, unit: str, ids: Tensor, valid: Tensor
+    ) -> Tensor:
+        """Mean cross-entropy of a caption behind its picture.
+
+        Args:
+            codes: (B, N) long, in slot order, with its `plan` and `unit`.
+            ids: (B, T) `<bos> tokens <eos>`, `valid` (B, T) likewise bool.
+        """
+        cursor = self.begin(len(ids))
+        image = self.seen_image_rows(plan, codes, unit, cursor, self.tables())
+        text = self.text_rows(ids[:, :-1], valid[:, :-1], cursor)
+        hidden = self.run(concatenate([image, text]))
+        logits = self.text_logits(hidden[:, len(image) :])  # (B, T - 1, V)
+        return F.cross_entropy(logits[valid[:, 1:]], ids[:, 1:][valid[:, 1:]])
+
+    # -- rows ----------------------------------------------------------------------------------
+
+    def begin(self, batch: int) -> Cursor:
+        """A cursor at the beginning of `batch` sequences."""
+        return Cursor(torch.zeros(batch, device=self.mask_token.device))
+
+    def text_rows(self, ids: Tensor, valid: Tensor, cursor: Cursor) -> Rows:
+        """Rows of a text, each a block of its own (causal); moves the cursor behind it.
+
+        Args:
+            ids: (B, T), `valid` (B, T): padding takes no position.
+            cursor: where the text begins.
+        """
+        steps = valid.long().cumsum(1) - 1
+        position = cursor.position[:, None] + steps.clamp(min=0)
+        block = cursor.block + torch.arange(ids.shape[1], device=ids.device)
+        cursor.position = cursor.position + valid.sum(1)
+        cursor.block += ids.shape[1]
+        return Rows(
+            x=self.text_embedding(ids),
+            coords=position[..., None].expand(-1, -1, 3),
+            block=block,
+            lane=torch.zeros_like(block),
+            valid=valid,
+        )
+
+    def marker_rows(self, name: str, cursor: Cursor) -> Rows:
+        """The row that opens a picture of unit `name`, or ends one (`END`)."""
+        ids = torch.full((len(cursor.position), 1), self.marker_names.index(name))
+        ids = ids.to(cursor.position.device)
+        rows = self.text_rows(ids.new_zeros(ids.shape), torch.ones_like(ids).bool(), cursor)
+        rows.x = self.markers(ids)
+        return rows
+
+    def image_rows(
+        self,
+        plan: Plan,
+        chosen: Tensor,
+        codes: Tensor,
+        unit: str,
+        cursor: Cursor,
+        tables: CodeTables,
+    ) -> Rows:
+        """Some rows of a plan.
+
+        Args:
+            plan: the schedule, compiled.
+            chosen: (r,) long, which rows.
+            codes: (B, N) long in slot order; only the slots that `chosen` rows hold are looked at.
+            unit: the unit that the picture's marker says.
+            cursor: where the picture begins; it is not moved (see `close_image`).
+            tables: of `tables()`.
+        """
+        device, batch = codes.device, len(codes)
+        chosen = chosen.cpu()
+        kind, source = plan.input[chosen], plan.source[chosen]
+        x = torch.empty(batch, len(chosen), self.config.backbone.width, device=device)
+        slots, starts, masks = ((kind == k).nonzero().squeeze(1) for k in _DISCRETE)
+        if len(slots):
+            x[:, slots] = F.embedding(codes[:, source[slots].to(device)], tables.embedding)
+        if len(starts):
+            x[:, starts] = self.starts(source[starts].to(device))
+        if len(masks):
+            x[:, masks] = self.mask_token
+        coords = plan.coords[chosen].to(device)
+        x = x + self._place(coords) + self.markers.weight[self.marker_names.index(unit)]
+        return Rows(
+            x=x,
+            coords=cursor.position[:, None, None] + coords,
+            block=(cursor.block + plan.block[chosen]).to(device),
+            lane=plan.lane[chosen].to(device),
+            valid=torch.ones(batch, len(chosen), dtype=torch.bool, device=device),
+        )
+
+    def seen_image_rows(
+        self, plan: Plan, codes: Tensor, unit: str, cursor: Cursor, tables: CodeTables
+    ) -> Rows:
+        """A finished picture as context: marker, its lane-0 rows, end marker; moves the cursor."""
+        marker = self.marker_rows(unit, cursor)
+        context = (plan.lane == 0).nonzero().squeeze(1)
+        image = self.image_rows(plan, context, codes, unit, cursor, tables)
+        self.close_image(plan, cursor)
+        return concatenate([marker, image, self.marker_rows(END, cursor)])
+
+    def close_image(self, plan: Plan, cursor: Cursor) -> None:
+        """Move the cursor behind a picture."""
+        cursor.position = cursor.position + max(plan.schedule.grid)
+        cursor.block += int(plan.block.max()) + 1
+
+    def tables(self) -> CodeTables:
+        """Vectors of all codes, computed once for a pass or a generation."""
+        vectors = self.code_vectors
+        return CodeTables(self.code_embedding(vectors), self.head.table(vectors))
+
+    def _place(self, coords: Tensor) -> Tensor:
+        # Beyond the trained grid the last learned place serves; rotary positions go on.
+        places = coords.long()
+        tables = (
+            table(places[:, axis].clamp(max=self.config.grid[axis] - 1))
+            for axis, table in enumerate(self.places)
+        )
+        return torch.stack(list(tables)).sum(0)  # (r, W)
+
+    # -- network -------------------------------------------------------------------------------
+
+    def run(self, rows: Rows, cache: KVCache | None = None) -> Tensor:
+        """Hidden states (B, R, W) of the rows; with a cache, lane-0 rows are kept in it.
+
+        Kept rows must come first among the rows that are fed.
+        """
+        pairs = axis_pairs(self.config.backbone.head_dim)
+        rope = rope_table(rows.coords, pairs, self.config.rope_base)
+        hidden: Tensor = self.backbone(rows.x, rope, row_mask(rows, cache), cache)
+        if cache is not None:
+            kept = int((rows.lane == 0).sum())
+            cache.keep(rows.block[:kept], rows.valid[:, :kept])
+        return hidden
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, R, W) to logits (B, R, V) float32; the embedding is tied."""
+        return F.linear(
+            self.text_norm(hidden) * self.config.backbone.width**-0.5,
+            self.text_embedding.weight,
+            self.text_bias,
+        ).float()
+
+
+_DISCRETE = (Input.SLOT, Input.START, Input.MASK)
+
+
+def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
+    """Compile a unit's schedule; a unit of order `random` draws its permutation from `seed`."""
+    order = unit.order
+    if order == "random":
+        order = f"random:{seed}:{max(2, round((grid[0] * grid[1] * grid[2]) ** 0.5))}"
+    return compile_plan(make_schedule(order, grid), unit.prediction)
+
+
+def _plans(config: UnifiedConfig) -> list[Plan]:
+    return [plan_for(unit, config.grid) for unit in config.units]
+
+
+def _directions(config: UnifiedConfig) -> tuple[str, ...]:
+    return tuple(sorted({name for plan in _plans(config) for name in plan.heads}))
+
+
+def _longest_start(config: UnifiedConfig) -> int:
+    learned = [plan.source[plan.input == Input.START] for plan in _plans(config)]
+    return int(torch.cat(learned).max()) + 1 if any(map(len, learned)) else 1

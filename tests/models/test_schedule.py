@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from mmgen.errors import ConfigError
+from mmgen.models.schedule import (
+    UNITS,
+    default_prediction,
+    describe,
+    make_schedule,
+    parse_grid,
+    to_grid,
+    to_slots,
+    unit_order,
+)
+
+SHARED = Path(os.environ.get("MMGEN_SHARED", Path(__file__).parents[2] / "../shared"))
+quick = settings(max_examples=60, deadline=None)
+
+
+def divisors(n):
+    return [k for k in range(1, n + 1) if n % k == 0]
+
+
+@st.composite
+def grids(draw):
+    return draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
+
+
+@st.composite
+def orders(draw, grid, scale=False):
+    t, h, w = grid
+    n = t * h * w
+    pick = lambda k: draw(st.sampled_from(divisors(k)))  # noqa: E731
+    kinds = {
+        "raster": lambda: "raster",
+        "whole": lambda: "whole",
+        "neighbor": lambda: "neighbor",
+        "row": lambda: f"row:{pick(h)}",
+        "frame": lambda: f"frame:{pick(t)}",
+        "cell": lambda: f"cell:{draw(st.sampled_from([k for k in divisors(h) if w % k == 0]))}",
+        "block": lambda: f"block:{pick(t)}x{pick(h)}x{pick(w)}",
+        "run": lambda: f"run:{pick(n)}",
+        "subsample": lambda: f"subsample:{draw(st.integers(1, min(h, w)))}",
+        "random": lambda: f"random:{draw(st.integers(0, 99))}:{draw(st.integers(1, n))}",
+    }
+    if scale and h == w:
+        kinds["scale"] = lambda: (
+            "scale:"
+            + ",".join(map(str, sorted({h, *draw(st.lists(st.integers(1, h), max_size=3))})))
+        )
+    return kinds[draw(st.sampled_from(sorted(kinds)))]()
+
+
+@st.composite
+def cases(draw, scale=False):
+    grid = draw(grids())
+    return draw(orders(grid, scale)), grid
+
+
+def blocks_of(schedule):
+    """Each block as a list of (t, y, x)."""
+    places = [tuple(place) for place in schedule.coords.long().tolist()]
+    return [places[a : a + n] for a, n in zip(schedule.starts, schedule.sizes)]
+
+
+@quick
+@given(cases())
+def test_every_site_is_decided_once_in_non_empty_blocks(case):
+    order, grid = case
+    schedule = make_schedule(order, grid)
+    n = grid[0] * grid[1] * grid[2]
+    assert sorted(schedule.site.tolist()) == list(range(n))
+    assert sum(schedule.sizes) == n == schedule.slots and min(schedule.sizes) >= 1
+    assert schedule.block_of_slot.bincount().tolist() == list(schedule.sizes)
+    t, y, x = schedule.coords.long().unbind(1)
+    assert torch.equal((t * grid[1] + y) * grid[2] + x, schedule.site)
+    assert make_schedule(schedule.order, grid).site.tolist() == schedule.site.tolist()
+
+
+@quick
+@given(grids(), st.data())
+def test_cuboids_are_raster_inside_and_among(grid, data):
+    a, b, c = (data.draw(st.sampled_from(divisors(size))) for size in grid)
+    blocks = blocks_of(make_schedule(f"block:{a}x{b}x{c}", grid))
+    corners = [block[0] for block in blocks]
+    assert corners == sorted(corners)
+    for (t, y, x), block in zip(corners, blocks):
+        expected = [(t + i, y + j, x + k) for i in range(a) for j in range(b) for k in range(c)]
+        assert block == expected
+
+
+@quick
+@given(grids(), st.data())
+def test_spellings_of_blocks(grid, data):
+    t, h, w = grid
+    k = data.draw(st.sampled_from(divisors(h)))
+    same = {
+        "raster": "block:1x1x1",
+        f"row:{k}": f"block:1x{k}x{w}",
+        "row": f"run:{w}",
+        f"frame:{t}": f"block:{t}x{h}x{w}",
+        "whole": f"block:{t}x{h}x{w}",
+        "cell:1": "raster",
+        "subsample:1": "whole",
+    }
+    for one, other in same.items():
+        one, other = make_schedule(one, grid), make_schedule(other, grid)
+        assert torch.equal(one.site, other.site) and one.sizes == other.sizes
+
+
+@quick
+@given(grids())
+def test_neighbor_blocks_are_the_planes_of_equal_distance(grid):
+    schedule = make_schedule("neighbor", grid)
+    assert schedule.blocks == sum(grid) - 2
+    for distance, block in enumerate(blocks_of(schedule)):
+        assert {sum(place) for place in block} == {distance}
+        assert block == sorted(block)
+
+
+@quick
+@given(grids(), st.data())
+def test_subsample_blocks_share_remainders(grid, data):
+    k = data.draw(st.integers(1, min(grid[1:])))
+    blocks = blocks_of(make_schedule(f"subsample:{k}", grid))
+    assert len(blocks) == k * k
+    for i, block in enumerate(blocks):
+        assert {(y % k, x % k) for _, y, x in block} == {divmod(i, k)}
+        assert block == sorted(block)
+
+
+@quick
+@given(grids(), st.integers(0, 9), st.data())
+def test_random_blocks_grow_like_a_cosine(grid, seed, data):
+    n = grid[0] * grid[1] * grid[2]
+    k = data.draw(st.integers(1, n))
+    sizes = make_schedule(f"random:{seed}:{k}", grid).sizes
+    assert len(sizes) == k
+    assert all(b >= a - 1 for a, b in pairwise(sizes))  # rounding takes one at most
+
+
+def test_random_is_a_fixed_function_of_its_seed():
+    site = make_schedule("random:3:4", (1, 3, 3)).site.tolist()
+    assert site == [0, 4, 7, 1, 5, 6, 3, 8, 2]
+    assert make_schedule("random:3:4", (1, 3, 3)).sizes == (1, 2, 3, 3)
+    assert make_schedule("random:4:4", (1, 3, 3)).site.tolist() != site
+
+
+def test_scale_goes_from_coarse_to_fine():
+    schedule = make_schedule("scale:1,2,4", (1, 4, 4))
+    assert schedule.sizes == (1, 4, 16)
+    assert schedule.site.tolist() == [-1] * 5 + list(range(16))
+    assert schedule.coords[:5].tolist() == [
+        [0, 1.5, 1.5],
+        [0, 0.5, 0.5],
+        [0, 0.5, 2.5],
+        [0, 2.5, 0.5],
+        [0, 2.5, 2.5],
+    ]
+    assert torch.equal(schedule.coords[5:], make_schedule("raster", (1, 4, 4)).coords)
+
+
+@quick
+@given(cases(scale=True), st.booleans())
+def test_slots_and_grid_are_inverse(case, latents):
+    order, grid = case
+    schedule = make_schedule(order, grid)
+    values = torch.randn(2, *grid, 3)
+    if not latents and not order.startswith("scale"):
+        values = (values * 10).long()[..., 0]
+    slots = to_slots(schedule, values)
+    assert slots.shape[:2] == (2, schedule.slots)
+    assert torch.equal(to_grid(schedule, slots), values)
+
+
+def test_area_averages_and_nearest_picks():
+    values = torch.arange(16.0).view(1, 1, 4, 4, 1)
+    nearest = to_slots(make_schedule("scale:1,2,4", (1, 4, 4)), values)
+    area = to_slots(make_schedule("scale:1,2,4:area", (1, 4, 4)), values)
+    assert nearest[0, :5, 0].tolist() == [0, 0, 2, 8, 10]
+    assert area[0, :5, 0].tolist() == [7.5, 2.5, 4.5, 10.5, 12.5]
+    assert make_schedule("scale:1,2,4:nearest", (1, 4, 4)).order == "scale:1,2,4"
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("token", "raster"),
+        ("image", "whole"),
+        *((f"cell{k}", f"cell:{k}") for k in (2, 4, 8)),
+        *((f"subsample{d}", f"subsample:{16 // d}") for d in (2, 4, 8)),
+        ("scale", "scale:1,2,4,8,16"),
+    ],
+)
+def test_entities_of_xar(name, order):
+    folder = SHARED / "goldens/xar-entities"
+    if not folder.is_dir():
+        pytest.skip(f"no reference numerics at {folder}")
+    case = load_file(folder / "tensors.safetensors")
+    latent = case["latent"].movedim(1, -1)[:, None]  # (B, 1, h, w, C)
+    assert torch.equal(to_slots(make_schedule(order, (1, 16, 16)), latent), case[name])
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ("nieghbor", "did you mean 'neighbor'?"),
+        ("locality:8", "known are: raster, row:k"),
+        ("", "known are"),
+        ("row:3", "sizes that divide are 1, 2, 4, 8."),
+        ("cell:6", "sizes that divide are 1, 2, 4, 8."),
+        ("block:1x2x5", "sizes that divide are 1, 2, 4, 8."),
+        ("frame:2", "sizes that divide are 1."),
+        ("run:7", "sizes that divide are 1, 2, 4, 8, 16, 32, 64."),
+        ("row:0", "'row:k' with whole numbers from 1 up"),
+        ("row:-1", "'row:k'"),
+        ("row:1.5", "'row:k'"),
+        ("row:１", "'row:k'"),
+        ("row:" + "9" * 5000, "'row:k'"),
+        ("row:1:2", "'row:k'"),
+        ("run", "'run:k'"),
+        ("cell", "'cell:k'"),
+        ("block:2x2", "'block:AxBxC'"),
+        ("block:1:2:2", "'block:AxBxC'"),
+        ("raster:2", "takes no argument"),
+        ("subsample:9", "k can be 1 to 8."),
+        ("random:1", "'random:seed:n'"),
+        ("random:1:65", "n can be 1 to 64."),
+        ("random:1:0", "'random:seed:n'"),
+        ("scale", "'scale:s1,s2,...'"),
+        ("scale:1,,8", "'scale:s1,s2,...'"),
+        ("scale:1,2,4", "end with the grid's 8, as in 'scale:1,2,4,8'."),
+        ("scale:4,2,8", "must rise"),
+        ("scale:1,8:cubic", "':nearest' or ':area'"),
+    ],
+)
+def test_wrong_orders_are_answered_in_a_sentence(order, words):
+    with pytest.raises(ConfigError) as error:
+        make_schedule(order, (1, 8, 8))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_wrong_grids_and_values_are_answered():
+    for grid in [(0, 2, 2), (2, 2), (1, 2, -1), (1, 2, 2.0)]:
+        with pytest.raises(ConfigError, match="three whole numbers"):
+            make_schedule("raster", grid)
+    with pytest.raises(ConfigError, match="square grid"):
+        make_schedule("scale:1,2", (1, 2, 3))
+    with pytest.raises(ConfigError, match="not codes"):
+        to_slots(make_schedule("scale:1,2", (1, 2, 2)), torch.zeros(1, 1, 2, 2).long())
+    with pytest.raises(ConfigError, match="grid is 1x2x3"):
+        to_slots(make_schedule("raster", (1, 2, 2)), torch.zeros(1, 1, 2, 3))
+
+
+def test_grids_are_read():
+    assert parse_grid("8x6") == (1, 8, 6) and parse_grid(" 4x8x6") == (4, 8, 6)
+    for text in ["8", "8x", "0x8", "8x8x8x8", "axb", "8,8", ""]:
+        with pytest.raises(ConfigError):
+            parse_grid(text)
+
+
+def test_units_and_default_predictions():
+    assert unit_order("block", (1, 4, 4)) == ("row:1", "shift")
+    for unit in UNITS:
+        order, prediction = unit_order(unit, (2, 4, 4))
+        assert default_prediction(order) == prediction
+        make_schedule(order, (2, 4, 4))
+    with pytest.raises(ConfigError, match="did you mean 'block'"):
+        unit_order("blok", (1, 4, 4))
+    predictions = {
+        "raster": "shift",
+        "run:4": "shift",
+        "cell:1": "shift",
+        "cell:2": "self",
+        "block:1x1x1": "shift",
+        "block:1x2x2": "self",
+        "subsample:2": "self",
+        "random:0:4": "self",
+        "scale:1,2": "self",
+        "whole": "self",
+    }
+    assert {order: default_prediction(order) for order in predictions} == predictions
+    with pytest.raises(ConfigError, match="did you mean 'raster'"):
+        default_prediction("rastr")
+
+
+def test_a_schedule_describes_itself():
+    assert describe(make_schedule("row:2", (1, 8, 8))) == (
+        "row:2 over 1x8x8: 64 slots, 4 blocks of 16"
+    )
+    assert describe(make_schedule("frame", (1, 2, 2))) == (
+        "frame:1 over 1x2x2: 4 slots, 1 block of 4"
+    )
+    assert "15 blocks of 1 to 8" in describe(make_schedule("neighbor", (1, 8, 8)))
