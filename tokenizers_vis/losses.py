@@ -35,10 +35,10 @@ class TokenizerLossConfig:
     """
 
     l1: float = 1.0
-    l2: float = 0.0
-    gradient: float = 0.0
-    perceptual: float = 1.0
-    adversarial: float = 0.1
+    l2: float = 1.0
+    gradient: float = 0.5
+    perceptual: float = 0.0
+    adversarial: float = 0.0
     adversarial_start: int = 0
     gan: GanKind = "hinge"
     lecam: float = 0.0

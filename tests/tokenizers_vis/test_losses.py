@@ -44,8 +44,9 @@ def test_weights_and_terms(shape: tuple[int, ...]) -> None:
     dx = (x[..., 1:] - x[..., :-1]) - (y[..., 1:] - y[..., :-1])
     dy = (x[..., 1:, :] - x[..., :-1, :]) - (y[..., 1:, :] - y[..., :-1, :])
     torch.testing.assert_close(losses["gradient"], 3 * (dx.abs().mean() + dy.abs().mean()))
-    only = reconstruction_losses(TokenizerLossConfig(perceptual=0), x, y)
+    only = reconstruction_losses(TokenizerLossConfig(l2=0, gradient=0), x, y)
     assert set(only) == {"l1"}
+    assert TokenizerLossConfig().adversarial == 0  # the GAN is off unless asked for
 
 
 def test_gradient_loss_forgives_a_constant_shift() -> None:
@@ -56,7 +57,9 @@ def test_gradient_loss_forgives_a_constant_shift() -> None:
 
 def test_user_errors() -> None:
     with pytest.raises(ConfigError, match="feature network"):
-        reconstruction_losses(TokenizerLossConfig(), torch.rand(PICTURES), torch.rand(PICTURES))
+        reconstruction_losses(
+            TokenizerLossConfig(perceptual=1), torch.rand(PICTURES), torch.rand(PICTURES)
+        )
     with pytest.raises(ConfigError, match="'l2'"):
         from_dict(TokenizerLossConfig, {"l2": -1.0})
     with pytest.raises(ConfigError, match="at least 1"):

@@ -1,0 +1,298 @@
+"""Counter-based random numbers: a draw depends on the picture's seed and on nothing around it.
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3") hashes a counter of
+four 32-bit words under a key of two. The key is the picture's seed; the counter says which number
+is wanted, so that batch size, batch order, device and resuming do not change a picture:
+
+    word 0   v >> 2; word v & 3 of the result belongs to token (or channel) v
+    word 1   position: index of the token in decode order within its picture
+    word 2   visit: how often this position was drawn before (refinement or solver step)
+    word 3   purpose, plus the level (code book) in bits 8..15 and the segment in bits 16..31
+
+`plog` and `pexp` are a logarithm and an exponential made of float32 operations that are each
+rounded on their own. IEEE 754 fixes every one of them, so CPU and GPU agree bit for bit. Never run
+this file through `torch.compile`: it contracts a multiply and an add into one rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from mmgen.errors import ConfigError
+
+SEED_LIMIT = 2**63
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+_ATANH = [2.0 / n for n in (15, 13, 11, 9, 7, 5, 3)] + [2.0]
+_EXP = [1.0 / math.factorial(n) for n in (6, 5, 4, 3, 2, 1, 0)]
+_LN2_HIGH = 0.693145751953125  # 16 significant bits: a product with an exponent is exact
+_LN2_LOW = 1.428606765330187e-06
+_LOG2_E = 1.4426950
+_ONE = 0x3F800000  # the bits of float32 1.0
+_SQRT_HALF = 0x3F3504F4  # the bits of the float32 after sqrt(1/2)
+_EXP_FLOOR = -86.0  # below it `pexp` is 0: the result would leave the normal numbers
+
+_CHUNK = 1 << 17  # numbers made at once: the temporaries stay in a core's cache
+
+_Counter = tuple[Tensor, Tensor, Tensor | int, Tensor | int]
+
+
+class Purpose(IntEnum):
+    """What a number is for; different purposes never share a number."""
+
+    TOKEN = 1
+    FLOW = 2
+    ORDER = 3
+    POSTERIOR = 4
+    DROP = 5
+    TEXT = 6
+
+
+def picture_seeds(seed: int | Sequence[int], count: int) -> Tensor:
+    """Return the seeds of the `count` pictures of a call.
+
+    Args:
+        seed: the seed of the first picture (picture i has `seed + i`), or one for each picture.
+        count: the number of pictures.
+
+    Returns:
+        (count,) int64, on the CPU.
+
+    Raises:
+        ConfigError: a seed outside 0 .. 2**63 - 1, or a list of another length.
+    """
+    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != count:
+        raise ConfigError(f"There are {len(seeds)} seeds for {count} pictures; give one for each.")
+    for value in seeds:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SEED_LIMIT:
+            raise ConfigError(f"The seed {value!r} must be a whole number from 0 to 2**63 - 1.")
+    return torch.tensor(seeds, dtype=torch.int64)
+
+
+def philox(counter: Tensor, key: Tensor) -> Tensor:
+    """Philox4x32-10.
+
+    Args:
+        counter: (..., 4) int64, each a 32-bit word.
+        key: (..., 2) int64, each a 32-bit word; leading sizes broadcast with those of `counter`.
+
+    Returns:
+        (..., 4) int64, each a 32-bit word.
+    """
+    c0, c1, c2, c3 = counter.unbind(-1)
+    return _philox((c0, c1, c2, c3), (key[..., 0], key[..., 1]))
+
+
+def gumbel(
+    seeds: Tensor,
+    positions: Tensor,
+    vocab: int,
+    *,
+    purpose: Purpose = Purpose.TOKEN,
+    visit: int = 0,
+    segment: int = 0,
+    level: int = 0,
+) -> Tensor:
+    """Standard Gumbel noise for every token of the vocabulary (specs/kernels 3.3).
+
+    Args:
+        seeds: (B,) int64, the pictures' seeds.
+        positions: (P,) or (B, P) int64, indices in decode order.
+        vocab: V, the number of tokens.
+        purpose, visit, segment, level: which stream of numbers; see the table above.
+
+    Returns:
+        (B, P, V) float32 on the device of `seeds`.
+    """
+    high = _stream(purpose, segment, level)
+    seeds, positions = _rows(seeds, positions)  # (B, P) both
+    groups = torch.arange((vocab + 3) // 4, device=seeds.device)  # (V / 4,)
+    out = torch.empty(seeds.numel(), vocab, dtype=torch.float32, device=seeds.device)
+    for part in _chunks(seeds.numel(), vocab):
+        counter = (groups, positions.flatten()[part, None], visit, high)
+        words = _philox(counter, _key(seeds.flatten()[part, None]))
+        out[part] = _gumbel(words.flatten(1)[:, :vocab])
+    return out.view(*seeds.shape, vocab)
+
+
+def gumbel_at(
+    seeds: Tensor,
+    positions: Tensor,
+    tokens: Tensor,
+    *,
+    purpose: Purpose = Purpose.TOKEN,
+    visit: int = 0,
+    segment: int = 0,
+    level: int = 0,
+) -> Tensor:
+    """The numbers of `gumbel` for some tokens only.
+
+    Args:
+        seeds: (B,) int64, the pictures' seeds.
+        positions: (P,) or (B, P) int64, indices in decode order.
+        tokens: (B, P, K) int64, token ids.
+        purpose, visit, segment, level: which stream of numbers; see the table above.
+
+    Returns:
+        (B, P, K) float32.
+    """
+    high = _stream(purpose, segment, level)
+    seeds, positions = _rows(seeds, positions)
+    seeds, positions, ids = (
+        x.expand(tokens.shape).flatten() for x in (seeds[..., None], positions[..., None], tokens)
+    )
+    out = torch.empty(ids.numel(), dtype=torch.float32, device=tokens.device)
+    for part in _chunks(ids.numel(), 4):
+        words = _philox((ids[part] >> 2, positions[part], visit, high), _key(seeds[part]))
+        lane = (ids[part] & 3)[:, None]
+        out[part] = _gumbel(words.gather(1, lane)[:, 0])
+    return out.view(tokens.shape)
+
+
+def gaussian(
+    seeds: Tensor,
+    positions: Tensor,
+    channels: int,
+    *,
+    purpose: Purpose = Purpose.FLOW,
+    visit: int = 0,
+    segment: int = 0,
+    level: int = 0,
+) -> Tensor:
+    """Standard normal noise by Box and Muller in float64.
+
+    Words 0 and 1 of a Philox call give channels 0 and 1 (radius from the first, angle from the
+    second; cosine, then sine), words 2 and 3 give channels 2 and 3. The library's logarithm and
+    cosine may differ by 1e-6 between devices, so draw on the CPU where pictures must be equal.
+
+    Args:
+        seeds: (B,) int64, the pictures' seeds.
+        positions: (P,) or (B, P) int64, indices in decode order.
+        channels: C, numbers for each position.
+        purpose, visit, segment, level: which stream of numbers; see the table above.
+
+    Returns:
+        (B, P, C) float32 on the device of `seeds`.
+    """
+    high = _stream(purpose, segment, level)
+    seeds, positions = _rows(seeds, positions)
+    groups = torch.arange((channels + 3) // 4, device=seeds.device)
+    words = _philox((groups, positions[..., None], visit, high), _key(seeds[..., None]))
+    u = (words.double() + 0.5) * 2.0**-32  # (B, P, C / 4, 4)
+    radius = (-2.0 * u[..., 0::2].log()).sqrt()
+    angle = 2.0 * math.pi * u[..., 1::2]
+    pairs = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)  # (B, P, C / 4, 2, 2)
+    return pairs.flatten(2)[..., :channels].float()
+
+
+def plog(x: Tensor) -> Tensor:
+    """Natural logarithm of positive normal float32 numbers, the same bits on every device."""
+    bits, exponent = _split(x)
+    f = bits.view(torch.float32)
+    return _join(two_atanh((f - 1.0) / (f + 1.0)), exponent.float())
+
+
+def pexp(x: Tensor) -> Tensor:
+    """Exponential of float32 numbers up to 0, the same bits on every device; 0 below -86."""
+    safe = x.clamp(min=_EXP_FLOOR)  # before any conversion to an integer: x may be -inf
+    n = (safe * _LOG2_E).round_()  # to even, as rint
+    r = (safe - n * _LN2_HIGH).sub_(n * _LN2_LOW)
+    power = (n.to(torch.int32) << 23).add_(_ONE).view(torch.float32)  # 2**n
+    return _horner(_EXP, r).mul_(power).masked_fill_(x < _EXP_FLOOR, 0.0)
+
+
+def two_atanh(s: Tensor) -> Tensor:
+    """2 artanh(s) for |s| <= 1/3 in float32, the same bits on every device."""
+    return _horner(_ATANH, s * s).mul_(s)
+
+
+def _philox(counter: _Counter, key: tuple[Tensor, Tensor]) -> Tensor:
+    # Shapes that broadcast -> (..., 4). Both halves of a round run as one tensor: a small
+    # operation costs its call, not its arithmetic. int64 wraps modulo 2**64, which keeps the bits
+    # of a product; the mask then removes the sign that >> spreads and the unused high half.
+    device = key[0].device
+    words = [torch.as_tensor(word, device=device) for word in counter]
+    shapes = [word.shape for word in (*words, key[0])]
+    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    c0, c1, c2, c3 = (word.expand(shape) for word in words)
+    factors = torch.tensor(_MULTIPLIERS, device=device).view(2, *[1] * c0.dim())
+    turns = torch.arange(_ROUNDS, device=device).view(_ROUNDS, *[1] * factors.dim())
+    weyl = torch.tensor(_WEYL, device=device).view(factors.shape)
+    first = torch.stack(key)[(slice(None), *[None] * (c0.dim() - key[0].dim()))]
+    keys = (first + turns * weyl) & _MASK  # (rounds, 2, ...), as small as the key
+    mixed = torch.stack((c0, c2))  # the words that a round multiplies
+    other = torch.stack((c1, c3))
+    for turn_key in keys.unbind():
+        product = (mixed * factors).flip(0)
+        mixed = (product >> 32).bitwise_xor_(other).bitwise_xor_(turn_key).bitwise_and_(_MASK)
+        other = product
+    other &= _MASK
+    return torch.stack((mixed[0], other[0], mixed[1], other[1]), dim=-1)
+
+
+def _key(seeds: Tensor) -> tuple[Tensor, Tensor]:
+    return seeds & _MASK, (seeds >> 32) & _MASK
+
+
+def _stream(purpose: Purpose, segment: int, level: int) -> int:
+    if not (0 <= level < 2**8 and 0 <= segment < 2**16):
+        raise ValueError(f"level {level} and segment {segment} must fit 8 and 16 bits")
+    return int(purpose) | level << 8 | segment << 16
+
+
+def _rows(seeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    # One seed and one position for each row: (B, P) both.
+    shape = (seeds.shape[0], positions.shape[-1])
+    if positions.dim() > 1 and positions.shape != shape:
+        raise ValueError(f"positions {tuple(positions.shape)} do not fit {shape[0]} seeds")
+    return seeds[:, None].expand(shape), positions.expand(shape)
+
+
+def _chunks(rows: int, width: int) -> Iterator[slice]:
+    step = max(1, _CHUNK // width)
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _gumbel(bits: Tensor) -> Tensor:
+    # -log(E), E = -log(1 - v), v = (bits + 1/2) / 2**32. Below 1/2 the inner logarithm is
+    # 2 artanh(v / (2 - v)), which keeps the digits of small v, i.e. of large noise; above, it is
+    # -log(w), w = 1 - v. Folding `bits` at 1/2 makes v and w one function x, and both logarithms
+    # are 2 artanh(s) + e log 2 with another s. `upper` chooses s without a branch: 0 or all ones.
+    upper = bits.to(torch.int32) >> 31
+    odd = bits * 2 + 1
+    x = torch.minimum(odd, 2**33 - odd).float().mul_(2.0**-33)
+    mantissa, exponent = _split(x)  # int32: the bits of f, and e
+    mantissa ^= x.view(torch.int32)
+    f = (mantissa & upper).bitwise_xor_(x.view(torch.int32)).view(torch.float32)  # x, or f of w
+    sign = upper.float()  # 0 or -1
+    s = (f + sign).div_((f - (sign * 3.0 + 2.0)).abs_())  # x / (2 - x), or (f - 1) / (f + 1)
+    log = _join(two_atanh(s), (exponent & upper).float())
+    return plog(log.abs_()).neg_()
+
+
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    # x = f * 2**e with f in (sqrt(1/2), sqrt(2)]: a mantissa above float32(1.41421356) is halved.
+    bits = x.view(torch.int32) + (_ONE - _SQRT_HALF)
+    e = (bits >> 23).sub_(127)
+    return bits.bitwise_and_(0x7FFFFF).add_(_SQRT_HALF), e
+
+
+def _join(log: Tensor, e: Tensor) -> Tensor:
+    return (e * _LN2_HIGH).add_(log.add_(e * _LN2_LOW))
+
+
+def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    total = x * coefficients[0]
+    for coefficient in coefficients[1:-1]:
+        total.add_(coefficient).mul_(x)
+    return total.add_(coefficients[-1])
