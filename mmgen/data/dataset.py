@@ -1,0 +1,226 @@
+"""Captioned pictures as training batches: deterministic, resumable at any batch.
+
+What a batch holds depends on (seed, epoch, its number) alone: the order is a permutation keyed by
+seed and epoch, and what is drawn for a sample (its caption, the drop, the flip) is keyed by seed,
+epoch and the sample's index. A bad sample's place is taken by another one that is drawn with the
+same key, so that a batch never depends on what came before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmgen.data.captions import Caption
+from mmgen.data.draws import epoch_order, sample_draw
+from mmgen.data.fit import as_float, fit_bytes
+from mmgen.data.pictures import BadSample
+from mmgen.data.sources import Source, open_source
+from mmgen.errors import ConfigError, DataError
+
+_STAND_IN = 3  # what a key of random numbers is for; draws.py has 1 and 2
+_STAND_INS = 100  # tries to replace one bad sample
+
+
+@dataclass
+class Item:
+    """One sample: pixels (3, H, W) float32 in [-1, 1], all its captions, its key."""
+
+    pixels: Tensor
+    captions: tuple[Caption, ...]
+    key: str
+
+
+@dataclass
+class Batch:
+    """Pixels (B, 3, H, W) float32 in [-1, 1]; one drawn caption ("" if dropped) and key each."""
+
+    pixels: Tensor
+    captions: list[str]
+    keys: list[str]
+
+
+class ImageTextDataset:
+    """Captioned pictures of one size from shards or a folder."""
+
+    def __init__(
+        self,
+        source: Source | str | Path,
+        image_size: int,
+        *,
+        drop_caption: float = 0.1,
+        flip: bool = False,
+        limit_bad: float = 0.01,
+        cache_bytes: int = 1 << 30,
+        workers: int = 2,
+    ) -> None:
+        """Open a data set.
+
+        Args:
+            source: an opened source, or a path for `open_source`.
+            image_size: pixels a side; pictures are cropped to a centred square and resized.
+            drop_caption: probability of giving "" instead of a caption (for guidance).
+            flip: mirror half of the pictures; off by default, since it also mirrors writing.
+            limit_bad: fraction of bad samples above which the data set is refused.
+            cache_bytes: the decoded set is kept in memory if its pixels need at most so many bytes.
+            workers: threads that decode; they do not change the result.
+
+        Raises:
+            ConfigError: an argument is out of its range.
+            DataError: there is no data set, or it holds no captioned pictures.
+        """
+        if image_size < 1 or workers < 1:
+            raise ConfigError("image_size and workers must be at least 1.")
+        if not (0 <= drop_caption <= 1 and 0 <= limit_bad <= 1):
+            raise ConfigError("drop_caption and limit_bad are fractions from 0 to 1.")
+        self.source = source if isinstance(source, Source) else open_source(source)
+        self.image_size = image_size
+        self.drop_caption = drop_caption
+        self.flip = flip
+        self.limit_bad = limit_bad
+        self.workers = workers
+        self.bad: dict[str, str] = {}
+        """Key and reason of each bad sample met so far."""
+        count = len(self.source)
+        shape = (count, 3, image_size, image_size)
+        self._cache = (
+            torch.empty(shape, dtype=torch.uint8) if np.prod(shape) <= cache_bytes else None
+        )
+        self._cached: list[tuple[Caption, ...] | None] = [None] * count
+        self._keys = self.source.keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Item:
+        """Return one sample with all its captions, neither dropped nor flipped.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+        index = range(len(self))[index]
+        pixels, captions = self._load(index)
+        return Item(as_float(pixels), captions, self._keys[index])
+
+    def batches_per_epoch(self, batch_size: int, world: int = 1) -> int:
+        """Return the number of whole batches of an epoch; the rest is left out."""
+        return len(self) // (batch_size * world)
+
+    def epoch(
+        self,
+        epoch: int,
+        batch_size: int,
+        *,
+        seed: int,
+        start_batch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Iterator[Batch]:
+        """Yield the batches of one epoch, whole ones only.
+
+        Args:
+            epoch: its number, from 0.
+            batch_size: samples in a batch of one rank.
+            seed: of the run; not negative.
+            start_batch: first batch to yield; the stream from there on is that of a whole epoch.
+            rank: this process; batch b of all ranks together is batch b of one process with
+                `batch_size * world`.
+            world: number of processes.
+
+        Raises:
+            ConfigError: an argument is out of its range.
+            DataError: there are fewer samples than a batch needs, or (while iterating) too many
+                are bad.
+        """
+        if batch_size < 1 or not 0 <= rank < world or min(epoch, seed, start_batch) < 0:
+            raise ConfigError(
+                f"batch_size {batch_size} must be at least 1, rank {rank} below world {world}, and "
+                f"epoch {epoch}, seed {seed} and start_batch {start_batch} not negative."
+            )
+        batches = self.batches_per_epoch(batch_size, world)
+        if batches == 0:
+            raise DataError(
+                f"{self.source.name} has {len(self)} samples, fewer than one batch of "
+                f"{batch_size * world}; use a smaller batch."
+            )
+        order = epoch_order(seed, epoch, len(self))
+        starts = [(b * world + rank) * batch_size for b in range(start_batch, batches)]
+        return self._stream([order[s : s + batch_size] for s in starts], (seed, epoch))
+
+    def report(self) -> str:
+        """Say in one line how many samples were bad so far, and name them with their reasons."""
+        if not self.bad:
+            return f"No bad samples in {self.source.name}."
+        named = [f"{key!r} ({reason})" for key, reason in sorted(self.bad.items())]
+        more = f" and {len(named) - 20} more" if len(named) > 20 else ""
+        return (
+            f"Skipped {len(named)} bad of {len(self)} samples in {self.source.name}: "
+            f"{', '.join(named[:20])}{more}."
+        )
+
+    def _stream(self, parts: list[np.ndarray], key: tuple[int, int]) -> Iterator[Batch]:
+        """Yield the batches in order while `workers` threads prepare the next ones."""
+        waiting: deque[Future[tuple[Batch, dict[str, str]]]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            for part in parts:
+                waiting.append(pool.submit(self._batch, part, key))
+                if len(waiting) > self.workers:
+                    yield self._accept(*waiting.popleft().result())
+            while waiting:
+                yield self._accept(*waiting.popleft().result())
+
+    def _accept(self, batch: Batch, bad: dict[str, str]) -> Batch:
+        """Count the bad samples that a batch met; refuse the data set if they are too many."""
+        self.bad |= bad
+        if len(self.bad) > self.limit_bad * len(self):
+            raise DataError(
+                f"{self.report()} That is more than {self.limit_bad:.0%}; mend the data or raise "
+                "limit_bad."
+            )
+        return batch
+
+    def _batch(self, part: np.ndarray, key: tuple[int, int]) -> tuple[Batch, dict[str, str]]:
+        bad: dict[str, str] = {}
+        pixels, captions, keys = [], [], []
+        for place in part.tolist():
+            index, picture, texts = self._usable(place, key, bad)
+            draw = sample_draw(*key, index)
+            captions.append(draw.caption(texts, self.drop_caption))
+            pixels.append(picture.flip(-1) if self.flip and draw.mirror < 0.5 else picture)
+            keys.append(self._keys[index])
+        return Batch(as_float(torch.stack(pixels)), captions, keys), bad
+
+    def _usable(
+        self, index: int, key: tuple[int, int], bad: dict[str, str]
+    ) -> tuple[int, Tensor, tuple[Caption, ...]]:
+        """Load a sample, or if it is bad the first good one of those drawn to stand in for it."""
+        draws = np.random.default_rng((*key, _STAND_IN, index))
+        for _ in range(_STAND_INS):
+            try:
+                return index, *self._load(index)
+            except BadSample as error:
+                bad[error.key] = error.reason
+                index = int(draws.integers(len(self)))
+        raise DataError(
+            f"Hardly any sample of {self.source.name} can be used; the last: "
+            f"'{next(reversed(bad))}' ({bad[next(reversed(bad))]})."
+        )
+
+    def _load(self, index: int) -> tuple[Tensor, tuple[Caption, ...]]:
+        """Return pixels (3, H, W) uint8 and captions, from the cache if they are there."""
+        captions = self._cached[index]
+        if self._cache is not None and captions is not None:
+            return self._cache[index], captions
+        sample = self.source.read(index)
+        pixels = fit_bytes(sample.image, self.image_size)
+        if self._cache is not None:
+            self._cache[index] = pixels
+            self._cached[index] = sample.captions  # last: it tells other threads that all is there
+        return pixels, sample.captions

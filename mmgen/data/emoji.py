@@ -1,0 +1,280 @@
+"""The emoji set: 7782 captioned pictures of 1372 concepts in six styles, with held-out splits.
+
+The list of concepts is shipped (`concepts.tsv`); the drawings come from npm packages. The result
+is a folder of WebDataset shards whose splits and pixels are checked against shipped facts. A
+folder is complete only when its `manifest.json` exists: that file is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmgen.data.captions import emoji_captions
+from mmgen.data.emoji_notices import NOTICES
+from mmgen.data.emoji_styles import CANVAS, STYLES, Style, open_style
+from mmgen.data.shards import split_evenly, write_shard
+from mmgen.errors import ConfigError, DataError, UserError
+from mmgen.files import sha256_of, write_json, write_text
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SPLITS = ("train", "val", "test_pair", "test_concept")
+SIZES = (16, 32, 64, 128, 256)
+SHARD_ITEMS = 2000
+PIXEL_TOLERANCE = 1.0  # of 255, in means over 16x16 pixels
+
+Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One line of concepts.tsv."""
+
+    key: str
+    split: str
+    phrase: str
+    label: str
+    group: str
+    subgroup: str
+    styles: tuple[str, ...]
+    held: tuple[str, ...]
+    keywords: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of the set: a concept in a style, and its split."""
+
+    concept: Concept
+    style: str
+    split: str
+
+    @property
+    def id(self) -> str:
+        """`STYLE/KEY`."""
+        return f"{self.style}/{self.concept.key}"
+
+
+def build_emoji(
+    out: Path, size: int = 64, packages: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Draw the emoji set and write it to `out` as shards, LICENSES.md and manifest.json.
+
+    Args:
+        out: folder to write to.
+        size: pixels a side of a picture; divides 256.
+        packages: folder with the six .tgz files; None fetches them by npm into the cache.
+        progress: is called with the number of pictures done and of all.
+
+    Returns:
+        The content of manifest.json.
+
+    Raises:
+        ConfigError: the size is not one of `SIZES`.
+        UserError: a package cannot be had, or `out` cannot be written to.
+        DataError: a package is damaged, or a split or a picture differs from the shipped facts.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"The size must be one of {', '.join(map(str, SIZES))}, not {size}.")
+    facts = _facts()
+    items = all_items()
+    check_splits(items, facts["splits"])
+    manifest_path = out / "manifest.json"
+    _prepare(out, manifest_path)
+    pictures = _draw_all(items, size, packages, facts["pixels64"], progress)
+    shards = _write_shards(out, items, pictures)
+    write_text(out / "LICENSES.md", NOTICES)
+    manifest = {
+        "format": "mmgen-emoji-1",
+        "size": size,
+        "splits": facts["splits"],
+        "shards": shards,
+        "packages": {style.word: style.package.spec for style in STYLES},
+        "licences": "LICENSES.md",
+    }
+    write_json(manifest_path, manifest)
+    return manifest
+
+
+def concepts() -> list[Concept]:
+    """Read the shipped list of concepts."""
+    table = resources.files("mmgen.data").joinpath("concepts.tsv").read_text(encoding="utf-8")
+    header, *lines = (line.split("\t") for line in table.splitlines())
+    return [_concept(dict(zip(header, line))) for line in lines]
+
+
+def all_items() -> list[Item]:
+    """Return every picture of the set in the order of the list, with its split."""
+    return [
+        Item(concept, style, _split(concept, style))
+        for concept in concepts()
+        for style in concept.styles
+    ]
+
+
+def check_splits(items: list[Item], expected: dict[str, dict[str, Any]]) -> None:
+    """Compare count and SHA-256 of the sorted ids of each split with the shipped facts.
+
+    Raises:
+        DataError: a split differs.
+    """
+    for split in SPLITS:
+        ids = sorted(item.id for item in items if item.split == split)
+        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        if {"count": len(ids), "sha256": digest} != expected[split]:
+            raise DataError(
+                f"The ids of the split '{split}' are not the published ones: mmgen's concepts.tsv "
+                "was changed; install mmgen again."
+            )
+
+
+def check_pixels(name: str, picture: Image.Image, expected: dict[str, list[float]]) -> None:
+    """Compare a picture's colour means and its 4x4 grid of grey means with the shipped facts.
+
+    Args:
+        name: the picture's id, for the error.
+        picture: RGB, 64x64.
+        expected: "rgb" (3 means) and "grey4" (16 means, row by row), 0 to 255.
+
+    Raises:
+        DataError: a number is off by more than `PIXEL_TOLERANCE`.
+    """
+    import numpy as np
+
+    pixels = np.asarray(picture, dtype=np.float64)  # (64, 64, 3)
+    cells = pixels.reshape(4, 16, 4, 16, 3).mean(axis=(1, 3, 4)).ravel()
+    measured = np.concatenate([pixels.mean(axis=(0, 1)), cells])
+    worst = float(np.abs(measured - [*expected["rgb"], *expected["grey4"]]).max())
+    if worst > PIXEL_TOLERANCE:
+        raise DataError(
+            f"The picture {name} is off by {worst:.1f} of 255 from the published one; "
+            "install resvg_py 0.5.0 and fetch the packages again."
+        )
+
+
+def _concept(row: dict[str, str]) -> Concept:
+    return Concept(
+        row["key"],
+        row["split"],
+        row["phrase"],
+        row["label"],
+        row["group"],
+        row["subgroup"],
+        styles=_list(row["styles"]),
+        held=_list(row["held"]),
+        keywords=_list(row["keywords"]),
+    )
+
+
+def _list(column: str) -> tuple[str, ...]:
+    return () if column == "-" else tuple(part.strip() for part in column.split(","))
+
+
+def _split(concept: Concept, style: str) -> str:
+    if concept.split == "test_concept":
+        return "test_concept"
+    if style in concept.held:
+        return "test_pair"
+    return "val" if _fraction(f"mmgen-val-v1:{style}/{concept.key}") < 0.02 else "train"
+
+
+def _fraction(text: str) -> float:
+    """Hash a text to [0, 1)."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def _facts() -> dict[str, Any]:
+    text = resources.files("mmgen.data").joinpath("emoji_checks.json").read_text(encoding="utf-8")
+    facts: dict[str, Any] = json.loads(text)
+    return facts
+
+
+def _prepare(out: Path, manifest: Path) -> None:
+    """Make the folder; take away an old manifest, since its shards are about to change."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        manifest.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to {out}: {error.strerror}; choose another place.") from None
+
+
+def _draw_all(
+    items: list[Item],
+    size: int,
+    packages: Path | None,
+    expected: dict[str, dict[str, list[float]]],
+    progress: Progress | None,
+) -> dict[str, bytes]:
+    """Draw every item, style after style; return its PNG by id."""
+    pictures: dict[str, bytes] = {}
+    for style in STYLES:
+        for item, master in _draw_style(style, items, packages):
+            if item.id in expected:
+                check_pixels(item.id, master.reduce(CANVAS // 64), expected[item.id])
+            pictures[item.id] = _png(master.reduce(CANVAS // size) if size < CANVAS else master)
+            if progress is not None:
+                progress(len(pictures), len(items))
+    return pictures
+
+
+def _draw_style(
+    style: Style, items: list[Item], packages: Path | None
+) -> Iterator[tuple[Item, Image.Image]]:
+    draw = open_style(style, packages)
+    for item in items:
+        if item.style == style.word:
+            yield item, draw(item.concept.key, item.concept.label)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _write_shards(
+    out: Path, items: list[Item], pictures: dict[str, bytes]
+) -> dict[str, dict[str, Any]]:
+    """Write the shards of every split; return count, bytes and SHA-256 of each."""
+    shards = {}
+    for split in SPLITS:
+        # Order by hash: readers that stream a shard then meet styles and concepts well mixed.
+        mixed = sorted(
+            (item for item in items if item.split == split),
+            key=lambda item: _fraction(f"mmgen-order-v1:{item.id}"),
+        )
+        for number, part in enumerate(split_evenly(len(mixed), SHARD_ITEMS)):
+            path = out / f"{split}-{number:04d}.tar"
+            write_shard(path, (_members(mixed[i], pictures) for i in part))
+            shards[path.name] = {
+                "count": len(part),
+                "bytes": path.stat().st_size,
+                "sha256": sha256_of(path),
+            }
+    return shards
+
+
+def _members(item: Item, pictures: dict[str, bytes]) -> tuple[str, dict[str, bytes]]:
+    concept = item.concept
+    captions = emoji_captions(concept.phrase, item.style, concept.group, concept.keywords)
+    record = {
+        "id": item.id,
+        "key": concept.key,
+        "style": item.style,
+        "phrase": concept.phrase,
+        "label": concept.label,
+        "group": concept.group,
+        "keywords": list(concept.keywords),
+        "split": item.split,
+        "captions": [[caption.text, caption.weight] for caption in captions],
+    }
+    text = json.dumps(record, ensure_ascii=False).encode("utf-8")
+    return f"{item.style}_{concept.key}", {"png": pictures[item.id], "json": text}

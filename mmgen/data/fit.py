@@ -1,0 +1,38 @@
+"""Any picture to the square of pixels that networks see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def fit_bytes(image: Image.Image, size: int) -> Tensor:
+    """Crop an RGB picture to a centred square, then resize: (3, size, size) uint8.
+
+    Cropping comes first, since resizing a picture of 1 x 1000000 pixels would need terabytes.
+    """
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
+    pixels: Tensor = transforms.pil_to_tensor(image.convert("RGB"))  # (3, H, W)
+    side = min(pixels.shape[-2:])
+    pixels = transforms.center_crop(pixels, [side, side])
+    if side == size:
+        return pixels
+    bicubic = InterpolationMode.BICUBIC
+    fitted: Tensor = transforms.resize(pixels, [size, size], bicubic, antialias=True)
+    return fitted
+
+
+def fit_pixels(image: Image.Image, size: int) -> Tensor:
+    """Fit a picture and scale it: (3, size, size) float32 in [-1, 1]."""
+    return as_float(fit_bytes(image, size))
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """Bytes to float32 in [-1, 1], any shape."""
+    return pixels.float().div_(127.5).sub_(1.0)

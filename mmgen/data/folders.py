@@ -1,0 +1,118 @@
+"""Folders of pictures: `x.txt` beside `x.png`, or one metadata.jsonl or metadata.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mmgen.data.index import Entry, Span
+from mmgen.data.pictures import EXTENSIONS
+from mmgen.errors import DataError
+
+Row = tuple[str, tuple[object, ...]]  # (file name, captions)
+
+
+def index_folder(folder: Path) -> list[Entry]:
+    """Index the pictures of a folder, sorted; their keys are their paths below it.
+
+    With a metadata file the pictures are those it names (in its order; lines about the same file
+    add captions to it). Else they are all pictures in the folder and below, each with the `.txt`
+    beside it.
+
+    Raises:
+        DataError: the metadata cannot be used, or there are two metadata files.
+    """
+    tables = [folder / "metadata.jsonl", folder / "metadata.csv"]
+    present = [path for path in tables if path.is_file()]
+    if len(present) > 1:
+        raise DataError(f"{folder} has metadata.jsonl and metadata.csv; keep one of them.")
+    if present:
+        return _from_rows(folder, present[0])
+    return [_with_text(folder, path) for path in sorted(folder.rglob("*")) if _is_picture(path)]
+
+
+def _is_picture(path: Path) -> bool:
+    known = path.suffix.lower().removeprefix(".") in EXTENSIONS
+    return known and not path.name.startswith(".") and path.is_file()
+
+
+def _with_text(folder: Path, picture: Path) -> Entry:
+    text = picture.with_suffix(".txt")
+    return Entry(
+        picture.relative_to(folder).as_posix(),
+        picture=Span(picture),
+        text=Span(text) if text.is_file() else None,
+    )
+
+
+def _from_rows(folder: Path, table: Path) -> list[Entry]:
+    read = _jsonl_rows if table.suffix == ".jsonl" else _csv_rows
+    captions: dict[str, list[object]] = {}
+    for name, texts in read(table, _text_of(table)):
+        captions.setdefault(name, []).extend(texts)
+    return [_named(folder, name, tuple(texts)) for name, texts in captions.items()]
+
+
+def _named(folder: Path, name: str, captions: tuple[object, ...]) -> Entry:
+    """Make the entry of a picture that a metadata file names; it may not leave the folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+        return Entry(name, captions=captions, flaw="its file_name leads out of the folder")
+    return Entry(name, picture=Span(folder / path), captions=captions)
+
+
+def _text_of(table: Path) -> str:
+    try:
+        return table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{table} is not UTF-8; save it as UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{table} cannot be read ({error.strerror}); check it.") from None
+
+
+def _jsonl_rows(table: Path, text: str) -> Iterator[Row]:
+    # Not splitlines(): JSON strings may hold U+2028 and its like.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise DataError(f"Line {number} of {table} is not JSON; mend it.") from None
+        name = record.get("file_name") if isinstance(record, dict) else None
+        if not isinstance(name, str) or not name:
+            raise DataError(f"Line {number} of {table} has no 'file_name'; add it.")
+        yield name, captions_of(record)
+
+
+def _csv_rows(table: Path, text: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = reader.fieldnames or []
+        for needed in ("file_name", "text"):
+            if needed not in columns:
+                raise DataError(
+                    f"{table} has no column '{needed}' (it has: {', '.join(columns) or 'none'}); "
+                    "its first line must name the columns file_name and text."
+                )
+        for row in reader:
+            if not row["file_name"]:
+                raise DataError(f"Line {reader.line_num} of {table} has no file_name; add it.")
+            yield row["file_name"], (row["text"],) if row["text"] else ()
+    except csv.Error as error:
+        raise DataError(f"{table}, line {reader.line_num}: {error}; mend it.") from None
+
+
+def captions_of(record: dict[str, Any]) -> tuple[object, ...]:
+    """Return the raw captions of a record: its "captions", else its "caption" or "text"."""
+    captions = record.get("captions")
+    if isinstance(captions, list):
+        return tuple(captions)
+    for name in ("captions", "caption", "text"):
+        if isinstance(record.get(name), str):
+            return (record[name],)
+    return ()
