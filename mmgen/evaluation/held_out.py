@@ -1,0 +1,129 @@
+"""Held-out losses of a pipeline's transformer, and the fidelity of its visual tokenizer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmgen.data.fit import as_float
+from mmgen.evaluation.asking import PROMPT
+from mmgen.evaluation.features import Pictures
+from mmgen.evaluation.real import RealSet
+from mmgen.models.schedule import to_slots
+from mmgen.models.unified import plan_for
+from mmgen.tokenizers_vis.metrics import psnr, ssim
+from mmgen.tokenizers_vis.usage import CodebookUsage
+
+if TYPE_CHECKING:
+    from mmgen.models.unified import Unit
+    from mmgen.pipeline import Pipeline
+
+SHUFFLES = 4  # permutations that the loss of a random order is averaged over
+_BATCH = 32
+
+
+@torch.inference_mode()
+def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
+    """Cross-entropy on `val` in nats a token: each unit's, and that of the captions.
+
+    Args:
+        pipeline: what is measured.
+        real: the real pictures.
+
+    Returns:
+        `pictures`, `uniform` (ln K, what knowing nothing costs), `units` by name, `caption`.
+    """
+    places = real.places("val")
+    prompts = [
+        PROMPT.format(phrase=item.concept.phrase, style=item.style)
+        for item in (real.items[i] for i in places)
+    ]
+    codes = _encode(pipeline, real.pictures[places])
+    config = pipeline.transformer.config
+    losses = {unit.name: _unit_loss(pipeline, unit, codes, prompts) for unit in config.units}
+    return {
+        "pictures": len(places),
+        "uniform": math.log(config.codebook_size),
+        "units": losses,
+        "caption": _caption_loss(pipeline, codes, prompts),
+    }
+
+
+@torch.inference_mode()
+def fidelity(pipeline: Pipeline, pictures: Pictures) -> dict[str, Any]:
+    """PSNR (dB) and SSIM of reconstructed pictures (N, H, W, 3), and how the codes are used.
+
+    Returns:
+        `pictures`, `psnr`, `ssim`, `codes_used` (share of K), `perplexity`.
+    """
+    usage = CodebookUsage(pipeline.vision.codebook_size, window=len(pictures))
+    scores = []
+    for pixels in _batches(pictures):
+        codes = pipeline.vision.encode(pixels.to(pipeline.device))
+        assert codes.indices is not None
+        usage.update(codes.indices)
+        again = pipeline.vision.decode(codes).clamp(-1, 1).cpu()
+        scores.append(torch.stack([psnr(again, pixels), ssim(again, pixels)], dim=1))
+    mean = torch.cat(scores).mean(0)
+    return {
+        "pictures": len(pictures),
+        "psnr": float(mean[0]),
+        "ssim": float(mean[1]),
+        "codes_used": usage.used,
+        "perplexity": usage.perplexity,
+    }
+
+
+def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]) -> float:
+    model, seeds = pipeline.transformer, range(SHUFFLES if unit.order == "random" else 1)
+    total = 0.0
+    for seed in seeds:
+        plan = plan_for(unit, pipeline.grid, seed=seed)
+        for part, ids, valid in _captioned(pipeline, codes, prompts, end=False):
+            slots = to_slots(plan.schedule, part)
+            loss = model.text_to_image_loss(ids, valid, slots, plan, unit.name)
+            total += float(loss) * len(part)
+    return total / (len(codes) * len(seeds))
+
+
+def _caption_loss(pipeline: Pipeline, codes: Tensor, prompts: list[str]) -> float:
+    unit = pipeline.transformer.config.units[0]
+    plan = plan_for(unit, pipeline.grid)
+    total, tokens = 0.0, 0
+    for part, ids, valid in _captioned(pipeline, codes, prompts, end=True):
+        slots = to_slots(plan.schedule, part)
+        loss = pipeline.transformer.image_to_text_loss(slots, plan, unit.name, ids, valid)
+        count = int(valid[:, 1:].sum())
+        total, tokens = total + float(loss) * count, tokens + count
+    return total / tokens
+
+
+def _captioned(
+    pipeline: Pipeline, codes: Tensor, prompts: list[str], *, end: bool
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of codes, caption ids and their validity."""
+    longest, batches = pipeline.transformer.config.max_text, []
+    for start in range(0, len(codes), _BATCH):
+        ids, valid = pipeline.text.encode(prompts[start : start + _BATCH], longest, end=end)
+        device = codes.device
+        batches.append((codes[start : start + _BATCH], ids.to(device), valid.to(device)))
+    return batches
+
+
+def _encode(pipeline: Pipeline, pictures: Pictures) -> Tensor:
+    parts = []
+    for pixels in _batches(pictures):
+        indices = pipeline.vision.encode(pixels.to(pipeline.device)).indices
+        assert indices is not None
+        parts.append(indices)
+    return torch.cat(parts)  # (N, t, h, w)
+
+
+def _batches(pictures: Pictures) -> list[Tensor]:
+    """Pictures (N, H, W, 3) uint8 as batches of (B, 3, H, W) float32 in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    return [as_float(part) for part in torch.split(pixels, _BATCH)]
