@@ -1,0 +1,215 @@
+"""Training of a visual tokenizer: reconstruct pictures through the quantizer.
+
+The tokenizer and, if the adversarial loss has a weight, a PatchGAN discriminator take turns. With
+`freeze_codes` only the decoder learns: codes stay what they are, so a generator trained on them
+stays valid while the pictures get sharper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmgen.data.dataset import Batch
+from mmgen.errors import ConfigError
+from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
+from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
+from mmgen.tokenizers_vis.losses import (
+    TokenizerLossConfig,
+    discriminator_loss,
+    generator_loss,
+    reconstruction_losses,
+)
+from mmgen.tokenizers_vis.metrics import SSIM_WINDOW, psnr, ssim
+from mmgen.tokenizers_vis.perceptual import FeatureNetwork, PerceptualConfig
+from mmgen.tokenizers_vis.protocol import Quantized
+from mmgen.tokenizers_vis.quantizers import VQ
+from mmgen.tokenizers_vis.usage import CodebookUsage
+from mmgen.train.datasets import DataConfig, held_out_pixels, open_split
+from mmgen.train.recipe import TrainConfig
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """Everything that `mmgen train` needs for a tokenizer.
+
+    Args:
+        train: the loop.
+        data: pictures.
+        model: the tokenizer's sizes.
+        loss: weights of its losses.
+        perceptual: feature network, if that loss has a weight.
+        discriminator: PatchGAN, if the adversarial loss has a weight.
+        usage_window: batches over which the use of the codebook is counted.
+        init: folder of a trained tokenizer to start from.
+        freeze_codes: train the decoder alone.
+    """
+
+    train: TrainConfig
+    data: DataConfig
+    model: ConvTokenizerConfig
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    usage_window: int = 100
+    init: str | None = None
+    freeze_codes: bool = False
+    task: Literal["tokenizer"] = "tokenizer"
+
+    def __post_init__(self) -> None:
+        """Refuse to freeze what was never trained, and what could not be counted or compared."""
+        if self.freeze_codes and self.init is None:
+            raise ConfigError("freeze_codes needs init, the folder of a trained tokenizer.")
+        if self.usage_window < 1:
+            raise ConfigError(f"usage_window must be at least 1, not {self.usage_window}.")
+        if self.data.val is not None and self.data.image_size < SSIM_WINDOW:
+            raise ConfigError(
+                f"data.val is judged by SSIM, which needs pictures of {SSIM_WINDOW} pixels a side "
+                f"or more, not {self.data.image_size}; leave data.val out or take larger ones."
+            )
+
+
+class TokenizerTask:
+    """`mmgen.train.loop.Task` of a `TokenizerRecipe`."""
+
+    def __init__(self, recipe: TokenizerRecipe) -> None:
+        self.recipe, self.metrics = recipe, dict[str, float]()
+        self.dataset = open_split(recipe.data, recipe.data.train)
+        self.held_out = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.train.seed)
+            self.model = _starting_model(recipe)
+            self.discriminator = PatchDiscriminator(recipe.discriminator)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.perceptual: FeatureNetwork | None = None
+        if recipe.loss.perceptual:
+            self.perceptual = FeatureNetwork(recipe.perceptual)
+        self.usage = CodebookUsage(self.model.codebook_size, recipe.usage_window)
+        self._last: tuple[Tensor, Tensor] | None = None  # features and reconstruction of the step
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The tokenizer, and the discriminator if it has a say."""
+        adversarial = {"discriminator": self.discriminator} if self.recipe.loss.adversarial else {}
+        return {"model": self.model, **adversarial}
+
+    def batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
+        """One epoch of pictures."""
+        train = self.recipe.train
+        return self.dataset.epoch(epoch, train.batch_size, seed=train.seed, start_batch=start_batch)
+
+    def losses(self, batch: Batch, step: int, phase: str) -> dict[str, Tensor]:
+        """Losses of the tokenizer, or of the discriminator on the same step's reconstruction."""
+        adversarial = self.recipe.loss.adversarial and step >= self.recipe.loss.adversarial_start
+        if phase == "discriminator":
+            return self._discriminator_losses(batch.pixels) if adversarial else {}
+        if step == 0 and isinstance(self.model.quantizer, VQ) and self.recipe.init is None:
+            generator = torch.Generator().manual_seed(self.recipe.train.seed)
+            self.model.quantizer.initialise(self.model.features(batch.pixels).detach(), generator)
+        reconstruction, features, quantized = self._reconstruct(batch.pixels)
+        losses = reconstruction_losses(
+            self.recipe.loss, reconstruction, batch.pixels, self.perceptual
+        )
+        if not self.recipe.freeze_codes:
+            losses |= quantized.losses
+        if adversarial:
+            logits = self.discriminator(reconstruction)
+            weight = self.recipe.loss.adversarial
+            losses["adversarial"] = weight * generator_loss(self.recipe.loss.gan, logits)
+        self.usage.update(quantized.indices)
+        self._last = features.detach(), reconstruction.detach()
+        return losses
+
+    def after_step(self, step: int) -> list[str]:
+        """Revive dead codes; report the use of the codebook."""
+        used, perplexity = self.usage.used, self.usage.perplexity
+        dead = float(len(self.usage.dead))
+        self.metrics |= {"code_use": used, "perplexity": perplexity, "dead_codes": dead}
+        quantizer = self.model.quantizer
+        if isinstance(quantizer, VQ) and not self.recipe.freeze_codes and self._last is not None:
+            generator = torch.Generator().manual_seed(torch.initial_seed())
+            self.metrics["revived"] = float(quantizer.revive(self._last[0], generator))
+        warning = self.usage.warning() if step % self.recipe.usage_window == 0 else None
+        return [warning] if warning else []
+
+    def state(self) -> dict[str, Tensor]:
+        """The window of code use."""
+        saved = self.usage.state_dict()
+        state = {f"usage.codes.{i:05d}": codes for i, codes in enumerate(saved["codes"])}
+        return state | {f"usage.counts.{i:05d}": n for i, n in enumerate(saved["counts"])}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the window of code use."""
+        parts: dict[str, Any] = {"codebook_size": self.model.codebook_size}
+        for kind in ("codes", "counts"):
+            names = sorted(name for name in tensors if name.startswith(f"usage.{kind}."))
+            parts[kind] = [tensors[name] for name in names]
+        self.usage.load_state_dict(parts)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """PSNR and SSIM on the held-out pictures."""
+        assert isinstance(model, ConvTokenizer)
+        if self.held_out is None:
+            return {}
+        scores: list[Tensor] = []
+        for pixels in held_out_pixels(self.held_out):
+            reconstruction = model(pixels.to(_device(model)))[0].clamp(-1, 1).cpu()
+            pair = psnr(reconstruction, pixels), ssim(reconstruction, pixels)
+            scores.append(torch.stack(pair, dim=1))
+        mean = torch.cat(scores).mean(0)
+        return {"psnr": float(mean[0]), "ssim": float(mean[1])}
+
+    @torch.no_grad()
+    def preview(self, model: nn.Module) -> Image.Image | None:
+        """Held-out pictures above their reconstructions."""
+        from mmgen.sample.pictures import grid, to_pil
+
+        assert isinstance(model, ConvTokenizer)
+        source = self.held_out or self.dataset
+        pixels = next(source.epoch(0, min(12, len(source)), seed=0)).pixels
+        reconstruction = model(pixels.to(_device(model)))[0].cpu()
+        return grid(to_pil(torch.cat([pixels, reconstruction])), columns=len(pixels), scale=2)
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write the tokenizer."""
+        assert isinstance(model, ConvTokenizer)
+        model.save_pretrained(folder)
+
+    def _reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Quantized]:
+        model = self.model
+        with torch.set_grad_enabled(not self.recipe.freeze_codes and torch.is_grad_enabled()):
+            features = model.features(pixels)
+            if self.recipe.freeze_codes:
+                model.quantizer.eval()  # type: ignore[attr-defined]
+            quantized = model.quantizer(features)
+        return model.decode_embeddings(quantized.quantized), features, quantized
+
+    def _discriminator_losses(self, pixels: Tensor) -> dict[str, Tensor]:
+        assert self._last is not None
+        real, fake = self.discriminator(pixels), self.discriminator(self._last[1])
+        return {"discriminator": discriminator_loss(self.recipe.loss.gan, real, fake)}
+
+
+def _starting_model(recipe: TokenizerRecipe) -> ConvTokenizer:
+    if recipe.init is None:
+        return ConvTokenizer(recipe.model)
+    model = ConvTokenizer.from_pretrained(recipe.init)
+    if model.config != recipe.model:
+        raise ConfigError(f"{recipe.init} has other sizes than `model` of this recipe; copy them.")
+    if recipe.freeze_codes:
+        for part in (model.encoder, model.to_code, model.quantizer):
+            for parameter in part.parameters():
+                parameter.requires_grad_(False)
+    return model
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,236 @@
+"""Token caches: a data set encoded once by a visual tokenizer, with its captions.
+
+A cache is a folder of `tokens-NNNNN.safetensors` (indices) and `captions-NNNNN.jsonl`, and
+`tokens.json`, which carries the tokenizer's fingerprint: tokens of another tokenizer mean other
+pictures and are refused. Built beside and renamed, so a cache is whole or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmgen.data.captions import Caption
+from mmgen.data.dataset import ImageTextDataset
+from mmgen.data.draws import epoch_order, sample_draw
+from mmgen.errors import CheckpointError, DataError
+from mmgen.files import read_json, write_json
+from mmgen.saving import read_tensors
+from mmgen.tokenizers_vis.protocol import VisualTokenizer
+from mmgen.train.checkpoint import replacing_folder
+from mmgen.train.datasets import readable
+
+META = "tokens.json"
+SHARD = 16384  # pictures a shard
+
+
+@dataclass
+class TokenBatch:
+    """Codes (B, t, h, w) long, and one caption and key each."""
+
+    codes: Tensor
+    captions: list[str]
+    keys: list[str]
+
+
+def cached_tokens(
+    tokenizer: VisualTokenizer,
+    dataset: ImageTextDataset,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> TokenDataset:
+    """Open the cache in `folder`, building it if it is not there.
+
+    Args:
+        tokenizer: a discrete tokenizer.
+        dataset: what is encoded.
+        folder: of the cache.
+        progress: called with pictures done and pictures in all.
+
+    Raises:
+        CheckpointError: the folder holds tokens of another tokenizer or of other pictures, or
+            something else.
+        DataError: too many pictures are bad.
+    """
+    if not (folder / META).exists():
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise CheckpointError(f"{folder} holds no tokens; name another folder with `tokens`.")
+        with replacing_folder(folder) as place:
+            _build(tokenizer, dataset, place, progress)
+    return TokenDataset(folder, tokenizer.fingerprint, _source_hash(dataset))
+
+
+class TokenDataset:
+    """Codes and captions of a whole data set, in memory.
+
+    Args:
+        folder: a cache.
+        fingerprint: of the tokenizer that must have made it.
+        source: hash of the data set that it must come from; None: any.
+
+    Raises:
+        CheckpointError: another tokenizer, other pictures, or a damaged cache.
+    """
+
+    def __init__(self, folder: str | Path, fingerprint: str, source: str | None = None) -> None:
+        folder = Path(folder)
+        meta = _read_meta(folder / META)
+        for name, wanted, what in (
+            ("fingerprint", fingerprint, "by another tokenizer"),
+            ("source", source, "from other pictures"),
+        ):
+            if wanted is not None and meta.get(name) != wanted:
+                raise CheckpointError(
+                    f"The tokens in {folder} were made {what} ({meta.get(name)}, not {wanted}); "
+                    "delete the folder or name another with `tokens`."
+                )
+        indices: list[Tensor] = []
+        self.keys: list[str] = []
+        self.captions: list[tuple[Caption, ...]] = []
+        for i in range(meta["shards"]):
+            shard = read_tensors(folder / f"tokens-{i:05d}.safetensors").get("indices")
+            lines = list(_lines(folder / f"captions-{i:05d}.jsonl"))
+            if shard is None or len(shard) != len(lines):
+                raise CheckpointError(f"Shard {i} of {folder} is damaged; delete the folder.")
+            indices.append(shard)
+            self.keys += [key for key, _ in lines]
+            self.captions += [captions for _, captions in lines]
+        if not 0 < len(self.keys) == meta["count"]:
+            raise CheckpointError(f"The tokens in {folder} are incomplete; delete the folder.")
+        self.indices = torch.cat(indices)  # (N, t, h, w) int32
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(t, h, w)."""
+        t, h, w = self.indices.shape[1:]
+        return t, h, w
+
+    def epoch(
+        self,
+        epoch: int,
+        batch_size: int,
+        *,
+        seed: int,
+        start_batch: int = 0,
+        drop_caption: float = 0.0,
+    ) -> Iterator[TokenBatch]:
+        """Yield the whole batches of one epoch from `start_batch` on, always the same ones."""
+        if len(self) < batch_size:
+            raise DataError(
+                f"There are {len(self)} pictures, fewer than one batch of {batch_size}; "
+                "use a smaller batch."
+            )
+        order = epoch_order(seed, epoch, len(self))
+        for start in range(start_batch * batch_size, len(self) - batch_size + 1, batch_size):
+            part = order[start : start + batch_size].tolist()
+            captions = [
+                sample_draw(seed, epoch, i).caption(self.captions[i], drop_caption) for i in part
+            ]
+            yield TokenBatch(self.indices[part].long(), captions, [self.keys[i] for i in part])
+
+
+def _build(
+    tokenizer: VisualTokenizer,
+    dataset: ImageTextDataset,
+    place: Path,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    writer = _Writer(place)
+    for item in readable(dataset):
+        writer.add(tokenizer, item.pixels, item.key, item.captions)
+        if progress:
+            progress(writer.count + len(dataset.bad), len(dataset))
+    writer.flush(tokenizer)
+    writer.close_shard()
+    write_json(
+        place / META,
+        {
+            "format": 1,
+            "fingerprint": tokenizer.fingerprint,
+            "source": _source_hash(dataset),
+            "count": writer.count,
+            "shards": writer.shards,
+            "bad": dataset.bad,
+        },
+    )
+
+
+class _Writer:
+    """Collects pictures to batches and batches to shards."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.shards, self.count = place, 0, 0
+        self.pixels: list[Tensor] = []
+        self.indices: list[Tensor] = []
+        self.lines: list[str] = []
+
+    def add(
+        self,
+        tokenizer: VisualTokenizer,
+        pixels: Tensor,
+        key: str,
+        captions: tuple[Caption, ...],
+    ) -> None:
+        self.pixels.append(pixels)
+        pairs = [[caption.text, caption.weight] for caption in captions]
+        self.lines.append(json.dumps({"key": key, "captions": pairs}, ensure_ascii=False))
+        self.count += 1
+        if len(self.pixels) == 64:
+            self.flush(tokenizer)
+        if len(self.lines) == SHARD:
+            self.flush(tokenizer)
+            self.close_shard()
+
+    @torch.inference_mode()
+    def flush(self, tokenizer: VisualTokenizer) -> None:
+        if self.pixels:
+            indices = tokenizer.encode(torch.stack(self.pixels)).indices
+            assert indices is not None
+            self.indices.append(indices.int())
+            self.pixels = []
+
+    def close_shard(self) -> None:
+        if not self.lines:
+            return
+        tensors = {"indices": torch.cat(self.indices)}
+        save_file(tensors, self.place / f"tokens-{self.shards:05d}.safetensors")
+        text = "\n".join(self.lines) + "\n"
+        (self.place / f"captions-{self.shards:05d}.jsonl").write_text(text, encoding="utf-8")
+        self.shards, self.indices, self.lines = self.shards + 1, [], []
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    meta = read_json(path)
+    if not isinstance(meta, dict) or not all(
+        isinstance(meta.get(name), int) for name in ("shards", "count")
+    ):
+        raise CheckpointError(f"{path} is damaged; delete its folder.")
+    return meta
+
+
+def _lines(path: Path) -> Iterator[tuple[str, tuple[Caption, ...]]]:
+    try:
+        # Not splitlines: it also cuts at separators that may stand inside a caption.
+        for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):
+            record = json.loads(line)
+            yield record["key"], tuple(Caption(*pair) for pair in record["captions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is missing or damaged ({error}); delete its folder."
+        ) from None
+
+
+def _source_hash(dataset: ImageTextDataset) -> str:
+    keys = [*dataset.source.keys, str(dataset.image_size)]
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
