@@ -120,10 +120,9 @@ def _convert_sequence(origin: type, inner: tuple[Any, ...], value: Any, where: s
 
 
 def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):  # YAML reads 1e-4 as text
-        with contextlib.suppress(ValueError):
+    # YAML reads 1e-4 as text; some integers are larger than any float.
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     confused = kind is int and isinstance(value, bool)
     if isinstance(kind, type) and isinstance(value, kind) and not confused:

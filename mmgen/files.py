@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.errors import UserError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path: the file to write; its folder is created.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the place cannot be written to, or the disk is full.
     """
     target = Path(path)
     try:
@@ -33,15 +36,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
             dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
         )
     except OSError as error:
-        raise UserError(f"Cannot write {target}: {error.strerror}; choose another place.") from None
+        raise _unwritable(target, error) from None
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        _flush(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        _flush(target.parent)
+        _put_in_place(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise  # of the block, which may do more than write
+        raise _unwritable(target, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,7 +73,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"There is no file {path}; check the path.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore or rewrite it.") from None
 
 
@@ -80,6 +84,20 @@ def sha256_of(path: str | Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    try:
+        _flush(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        _flush(target.parent)
+    except OSError as error:
+        raise _unwritable(target, error) from None
+
+
+def _unwritable(target: Path, error: OSError) -> UserError:
+    return UserError(f"Cannot write {target}: {error.strerror}; choose another place.")
 
 
 def _flush(path: Path) -> None:

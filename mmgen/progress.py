@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 DELAY = 1.0  # seconds before a bar appears, so that short work stays quiet
 
@@ -13,18 +18,52 @@ DELAY = 1.0  # seconds before a bar appears, so that short work stays quiet
 def progress_of(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback `(done, total)` that keeps a bar on standard error up to date.
 
+    The bar appears after `DELAY`, also when nothing was reported by then, and is gone at the end.
+    Where standard error is no terminal there is none.
+
     Args:
         title: what is being done.
     """
-    from rich.console import Console
-    from rich.progress import Progress
+    bar = _Bar(title)
+    timer = threading.Timer(DELAY, bar.show)
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield bar.update
+    finally:
+        timer.cancel()
+        bar.close()
 
-    started = time.monotonic()
-    with Progress(console=Console(stderr=True), transient=True, disable=False) as bar:
-        task = bar.add_task(title, total=None, visible=False)
 
-        def update(done: int, total: int) -> None:
-            late = time.monotonic() - started > DELAY
-            bar.update(task, completed=done, total=total, visible=late)
+class _Bar:
+    """A bar of rich, which is only imported when one is shown."""
 
-        yield update
+    def __init__(self, title: str) -> None:
+        self._title, self._closed = title, False
+        self._done, self._total = 0, 0
+        self._bar: Progress | None = None
+        self._lock = threading.Lock()  # the timer's thread shows, the caller's closes
+
+    def show(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with self._lock:
+            if self._closed:
+                return
+            bar = Progress(console=Console(stderr=True), transient=True)
+            bar.add_task(self._title, total=self._total or None, completed=self._done)
+            bar.start()
+            self._bar = bar  # last: the other thread may update it from here on
+
+    def update(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._bar is not None:
+                self._bar.stop()

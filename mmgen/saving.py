@@ -61,6 +61,8 @@ class Saved:
         if not folder.is_dir():
             raise CheckpointError(f"There is no folder {folder}; give one that holds a model.")
         data = read_json(folder / CONFIG_FILE)
+        if not isinstance(data, dict):
+            raise CheckpointError(f"{folder / CONFIG_FILE} is damaged; copy the folder again.")
         found = data.pop("class", cls.__name__)
         if found != cls.__name__:
             raise CheckpointError(f"{folder} holds a {found}, not a {cls.__name__}.")

@@ -1,11 +1,12 @@
 """Text to ids and back: a small byte-pair encoder, trained on the captions and kept with the model.
 
-Captions and prompts pass through the same normalisation (NFKC, lower case, straight apostrophes),
-so that what a user types meets what the model was trained on.
+Captions and prompts pass through the same normalisation (that of `mmgen/data/captions.py`), so
+that what a user types meets what the model was trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 TEXT_FILE = "tokenizer.json"
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bc", "'"))
 
 
 def normalize(text: str) -> str:
-    """NFKC, lower case, straight apostrophes, single spaces."""
-    text = unicodedata.normalize("NFKC", text).replace("\u2019", "'").replace("\u2018", "'")
-    return " ".join(text.lower().split())
+    """NFKC, lower case, straight apostrophes, single spaces; applying it twice changes nothing."""
+    # Lower-casing can leave decomposed letters, so NFKC frames it.
+    lowered = unicodedata.normalize("NFKC", text).lower()
+    composed = unicodedata.normalize("NFKC", lowered).translate(_APOSTROPHES)
+    return " ".join(composed.split())
 
 
 class TextTokenizer:
@@ -40,6 +44,8 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        # A user who types "<eos>" means these five letters.
+        self._tokenizer.encode_special_tokens = True
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 2048) -> TextTokenizer:
@@ -48,8 +54,8 @@ class TextTokenizer:
 
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         splitters: list[Any] = [
+            pre_tokenizers.ByteLevel(add_prefix_space=True),  # first: it puts a space in front
             pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=True),
         ]
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitters)
         tokenizer.decoder = decoders.ByteLevel()
@@ -66,6 +72,11 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """Number of ids."""
         return int(self._tokenizer.get_vocab_size())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the ids (first 16 hexadecimal digits of SHA-256)."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:16]
 
     def ids(self, text: str, max_length: int) -> list[int]:
         """`<bos>` and the ids of one text, cut at `max_length`."""

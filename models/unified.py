@@ -2,8 +2,8 @@
 
 A sequence is any number of texts and pictures. A text is `<bos> tokens`; a picture is a marker that
 names its unit (the schedule by which it is predicted), the rows of that schedule's plan, and, where
-something follows, an end marker whose row predicts the first text token. Text tokens stand at
-(p, p, p), a picture at p + (t, y, x), after which p grows by the longest side of the grid.
+something follows, an end marker. Text tokens and markers stand at (p, p, p) and move p on by one, a
+picture stands at p + (t, y, x) and moves p on by the longest side of the grid.
 
 `forward` is for training: one pass over whole sequences, a loss for each kind of target. Decoding
 (`mmgen/sample/engine.py`) feeds the same rows, made by the same methods, block by block.
@@ -76,6 +76,15 @@ class UnifiedConfig:
     logit_width: int = 256
     rope_base: float = 100.0
 
+    def __post_init__(self) -> None:
+        """Refuse units that could not be told apart."""
+        names = [unit.name for unit in self.units]
+        if not names or len(set(names)) < len(names) or END in names:
+            raise ConfigError(
+                f"units needs one entry or more, each with its own name and none called '{END}', "
+                f"not {names}."
+            )
+
     def unit(self, name: str) -> Unit:
         """The unit of that name.
 
@@ -130,6 +139,7 @@ class UnifiedModel(nn.Module, Saved):
         for table in (self.text_embedding, self.markers, self.starts, *self.places):
             nn.init.normal_(table.weight, std=0.5)
 
+    @torch.no_grad()
     def set_code_vectors(self, vectors: Tensor) -> None:
         """Take the visual tokenizer's embedding of every code, (K, C), scaled to unit variance."""
         self.code_vectors.copy_(vectors / vectors.std().clamp(min=1e-6))
@@ -303,11 +313,19 @@ _DISCRETE = (Input.SLOT, Input.START, Input.MASK)
 
 
 def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
-    """Compile a unit's schedule; a unit of order `random` draws its permutation from `seed`."""
+    """Compile a unit's schedule; a unit of order `random` draws its permutation from `seed`.
+
+    Raises:
+        ConfigError: the order or the prediction does not fit, or is for continuous latents only.
+    """
     order = unit.order
     if order == "random":
-        order = f"random:{seed}:{max(2, round((grid[0] * grid[1] * grid[2]) ** 0.5))}"
-    return compile_plan(make_schedule(order, grid), unit.prediction)
+        sites = grid[0] * grid[1] * grid[2]
+        order = f"random:{seed}:{min(sites, max(2, round(sites**0.5)))}"
+    plan = compile_plan(make_schedule(order, grid), unit.prediction)
+    if (plan.input == Input.NOISE).any():
+        raise ConfigError(f"Order '{order}' draws continuous latents; this model draws codes.")
+    return plan
 
 
 def _plans(config: UnifiedConfig) -> list[Plan]:

@@ -56,7 +56,16 @@ class ConvTokenizerConfig:
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse widths that the group norm cannot divide."""
+        """Refuse sizes that make no network, and widths that the group norm cannot divide."""
+        for name in ("patch_size", "res_blocks", "decoder_res_blocks", "z_channels", "norm_groups"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"The tokenizer's {name} must be at least 1.")
+        levels = range(len(self.widths))
+        if not levels or not set(self.attention_levels) <= set(levels):
+            raise ConfigError(
+                f"A tokenizer with widths {self.widths} has the levels {[*levels]}, and its "
+                f"attention_levels are {self.attention_levels}; give widths, and levels that exist."
+            )
         for width in self.widths:
             if width % self.norm_groups:
                 raise ConfigError(

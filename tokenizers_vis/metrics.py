@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PEAK = 2.0  # the range of [-1, 1]
+SSIM_WINDOW = 11  # pixels a side
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
     return (10 * ratio.log10()).float()
 
 
-def ssim(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
+def ssim(x: Tensor, y: Tensor, window: int = SSIM_WINDOW, sigma: float = 1.5) -> Tensor:
     """Structural similarity of x and y, both (B, 3, H, W) with sides of `window` at least: (B,)."""
     channels = x.shape[1]
     distance = torch.arange(window, dtype=x.dtype, device=x.device) - window // 2

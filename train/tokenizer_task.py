@@ -7,6 +7,7 @@ stays valid while the pictures get sharper.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmgen.errors import ConfigError
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
 from mmgen.tokenizers_vis.losses import (
+    LeCam,
     TokenizerLossConfig,
     discriminator_loss,
     generator_loss,
@@ -93,7 +95,10 @@ class TokenizerTask:
         if recipe.loss.perceptual:
             self.perceptual = FeatureNetwork(recipe.perceptual)
         self.usage = CodebookUsage(self.model.codebook_size, recipe.usage_window)
-        self._last: tuple[Tensor, Tensor] | None = None  # features and reconstruction of the step
+        self.lecam = LeCam()
+        self._features: Tensor | None = None  # of the step's last batch, for dead codes
+        self._fakes: deque[Tensor] = deque()  # of the step's batches, for the discriminator's turn
+        self._initialised = False
 
     def networks(self) -> dict[str, nn.Module]:
         """The tokenizer, and the discriminator if it has a say."""
@@ -110,9 +115,10 @@ class TokenizerTask:
         adversarial = self.recipe.loss.adversarial and step >= self.recipe.loss.adversarial_start
         if phase == "discriminator":
             return self._discriminator_losses(batch.pixels) if adversarial else {}
-        if step == 0 and isinstance(self.model.quantizer, VQ) and self.recipe.init is None:
-            generator = torch.Generator().manual_seed(self.recipe.train.seed)
-            self.model.quantizer.initialise(self.model.features(batch.pixels).detach(), generator)
+        if step == 0:
+            self._initialise_codes(batch.pixels)
+        if self.perceptual is not None:
+            self.perceptual.to(batch.pixels.device)
         reconstruction, features, quantized = self._reconstruct(batch.pixels)
         losses = reconstruction_losses(
             self.recipe.loss, reconstruction, batch.pixels, self.perceptual
@@ -124,7 +130,9 @@ class TokenizerTask:
             weight = self.recipe.loss.adversarial
             losses["adversarial"] = weight * generator_loss(self.recipe.loss.gan, logits)
         self.usage.update(quantized.indices)
-        self._last = features.detach(), reconstruction.detach()
+        self._features = features.detach()
+        if adversarial:
+            self._fakes.append(reconstruction.detach())
         return losses
 
     def after_step(self, step: int) -> list[str]:
@@ -132,21 +140,26 @@ class TokenizerTask:
         used, perplexity = self.usage.used, self.usage.perplexity
         dead = float(len(self.usage.dead))
         self.metrics |= {"code_use": used, "perplexity": perplexity, "dead_codes": dead}
-        quantizer = self.model.quantizer
-        if isinstance(quantizer, VQ) and not self.recipe.freeze_codes and self._last is not None:
+        quantizer, features = self.model.quantizer, self._features
+        if isinstance(quantizer, VQ) and features is not None and not self.recipe.freeze_codes:
             generator = torch.Generator().manual_seed(torch.initial_seed())
-            self.metrics["revived"] = float(quantizer.revive(self._last[0], generator))
+            self.metrics["revived"] = float(quantizer.revive(features, generator))
         warning = self.usage.warning() if step % self.recipe.usage_window == 0 else None
         return [warning] if warning else []
 
     def state(self) -> dict[str, Tensor]:
-        """The window of code use."""
+        """The window of code use, and LeCAM's averages."""
         saved = self.usage.state_dict()
-        state = {f"usage.codes.{i:05d}": codes for i, codes in enumerate(saved["codes"])}
+        averages = torch.tensor([self.lecam.real, self.lecam.fake], dtype=torch.float64)
+        state = {"lecam": averages}
+        state |= {f"usage.codes.{i:05d}": codes for i, codes in enumerate(saved["codes"])}
         return state | {f"usage.counts.{i:05d}": n for i, n in enumerate(saved["counts"])}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the window of code use."""
+        """Take back what `state` returned."""
+        real, fake = tensors["lecam"].tolist()
+        self.lecam.load_state_dict({"real": real, "fake": fake})
+        self._initialised = True
         parts: dict[str, Any] = {"codebook_size": self.model.codebook_size}
         for kind in ("codes", "counts"):
             names = sorted(name for name in tensors if name.startswith(f"usage.{kind}."))
@@ -193,9 +206,19 @@ class TokenizerTask:
         return model.decode_embeddings(quantized.quantized), features, quantized
 
     def _discriminator_losses(self, pixels: Tensor) -> dict[str, Tensor]:
-        assert self._last is not None
-        real, fake = self.discriminator(pixels), self.discriminator(self._last[1])
-        return {"discriminator": discriminator_loss(self.recipe.loss.gan, real, fake)}
+        real, fake = self.discriminator(pixels), self.discriminator(self._fakes.popleft())
+        losses = {"discriminator": discriminator_loss(self.recipe.loss.gan, real, fake)}
+        if self.recipe.loss.lecam:
+            losses["lecam"] = self.recipe.loss.lecam * self.lecam(real, fake)
+        return losses
+
+    def _initialise_codes(self, pixels: Tensor) -> None:
+        """Start a learned codebook from encoder outputs, once."""
+        quantizer = self.model.quantizer
+        if isinstance(quantizer, VQ) and self.recipe.init is None and not self._initialised:
+            generator = torch.Generator().manual_seed(self.recipe.train.seed)
+            quantizer.initialise(self.model.features(pixels).detach(), generator)
+        self._initialised = True
 
 
 def _starting_model(recipe: TokenizerRecipe) -> ConvTokenizer:

@@ -12,8 +12,9 @@ def orders(
     order: Annotated[
         list[str],
         typer.Argument(
+            metavar="ORDER",
             help="Orders such as raster, row:1, frame:1, cell:4, block:1x2x4, run:16, neighbor, "
-            "subsample:4, random:0:8, scale:1,2,4,8 or whole."
+            "subsample:4, random:0:8, scale:1,2,4,8 or whole.",
         ),
     ],
     *,

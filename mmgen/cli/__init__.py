@@ -1,0 +1,58 @@
+"""The `mmgen` command. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from mmgen.cli import data, doctor, orders, sample, tokenizer, train
+from mmgen.errors import UserError
+
+app = typer.Typer(
+    name="mmgen",
+    help="Draw pictures from text, train on your own, look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("sample")(sample.sample)
+app.command("train")(train.train)
+app.add_typer(data.app, name="data")
+app.add_typer(tokenizer.app, name="tokenizer")
+app.command("orders")(orders.orders)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Show the version and leave."),
+) -> None:
+    """Draw pictures from text, train on your own, look inside."""
+    if version:
+        from mmgen import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C 130."""
+    # Nothing here parallelises Python threads around a fork; without this the text tokenizer warns.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"mmgen: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        why = f"{error.strerror}; check the path and its permissions"
+        print(f"mmgen: Cannot use {error.filename}: {why}.", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

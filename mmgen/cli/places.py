@@ -1,0 +1,40 @@
+"""Where commands write: refused before any work is done if it cannot take files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmgen.errors import UserError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+
+
+def is_picture_file(out: Path) -> bool:
+    """Whether `out` names a picture, not a folder of pictures."""
+    return bool(out.suffix) and not out.is_dir()
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place that cannot take pictures.
+
+    Args:
+        out: a picture or a folder; neither need exist.
+
+    Raises:
+        UserError: another ending, a file where a folder is needed, or no permission.
+    """
+    try:
+        folder = out.parent if is_picture_file(out) else out
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        is_folder = folder.is_dir()
+    except OSError as error:  # no permission, or a name that no file can have
+        raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
+    if is_picture_file(out) and out.suffix.lower() not in PICTURE_SUFFIXES:
+        endings = ", ".join(PICTURE_SUFFIXES)
+        raise UserError(f"{out} has no picture's ending; use one of {endings}, or name a folder.")
+    if not is_folder:
+        raise UserError(f"{folder} is a file, not a folder; choose another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} may not be written to; choose another place.")

@@ -1,0 +1,55 @@
+"""`mmgen tokenizer`: look at a visual tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmgen.cli.places import check_place, is_picture_file
+from mmgen.errors import UserError
+from mmgen.progress import progress_of
+
+app = typer.Typer(help="Look at visual tokenizers.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Look at visual tokenizers."""
+    # Without a callback typer would run a lone command directly, without its name.
+
+
+@app.command()
+def check(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder of a tokenizer or pipeline, or its name.")
+    ],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Captioned pictures: a folder or shards.")
+    ],
+    *,
+    size: Annotated[
+        int | None, typer.Option(help="Pixels a side; default: the pipeline's, or 64.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Look at no more pictures than this.")] = 2000,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Side-by-side picture to write.")] = Path(
+        "tokenizer-check.png"
+    ),
+) -> None:
+    """Measure reconstruction and code use, and show originals above reconstructions."""
+    if limit < 1:
+        raise UserError(f"--limit is {limit}; give 1 or more.")
+    if size is not None and size < 1:
+        raise UserError(f"--size is {size}; give 1 or more.")
+    if not is_picture_file(out):
+        raise UserError(f"{out} does not name a picture; end it in .png.")
+    check_place(out)
+    with progress_of("Reconstructing") as update:
+        from mmgen.tokenizer_check import check_tokenizer
+
+        result = check_tokenizer(model, data, size, limit, update)
+    for line in result.lines():
+        typer.echo(line)
+    result.save(out)
+    typer.echo(f"Originals above reconstructions: {out}")

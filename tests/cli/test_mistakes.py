@@ -1,0 +1,218 @@
+"""A user's mistake: one sentence on standard error, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Commands, Done
+
+
+def assert_one_sentence(done: Done, *parts: str) -> None:
+    """Exit code 2 and one line `mmgen: ...` that holds `parts`."""
+    assert done.code == 2 and done.out == "", done
+    assert re.fullmatch(r"mmgen: [^\n]+[.?]\n", done.err), done.err
+    for part in parts:
+        assert part in done.err, done.err
+
+
+SAMPLE = [
+    (("--model", "no-such-thing"), "no pipeline 'no-such-thing'"),
+    (("--model", "."), "holds no pipeline.json"),
+    (("--model", "x" * 5000), "cannot be read: File name too long"),
+    (("--unit", "tokn"), "no unit 'tokn'; did you mean 'token'?"),
+    (("--unit", "frame"), "known are: neighbor, block, token, any."),
+    (("--order", "rastr"), "did you mean 'raster'?"),
+    (("--order", "row:3"), "sizes that divide are 1, 2, 4"),
+    (("--order", "row:2", "--unit", "token"), "not trained for unit 'token'; choose one of raster"),
+    (("--order", "scale:1,2,4"), "draws continuous latents"),
+    (("--top-k", "-1"), "top_k must be 0 (off) or more, not -1"),
+    (("--top-p", "0"), "top_p must be above 0 and at most 1 (off), not 0.0"),
+    (("--top-p", "1.5"), "not 1.5"),
+    (("--min-p", "1"), "min_p must be"),
+    (("--temperature", "-0.1"), "temperature must be 0 or more"),
+    (("--temperature", "nan"), "temperature must be 0 or more"),
+    (("--guidance", "-1"), "guidance scale must be 0 or more"),
+    (("--guidance", "inf"), "guidance scale must be 0 or more"),
+    (("-n", "0"), "number of pictures of each prompt is 0"),
+    (("--seed", "-1"), "seed -1 must be a whole number"),
+    (("--seed", str(2**63 - 1), "-n", "2"), "must be a whole number"),
+    (("--scale", "0"), "--scale is 0"),
+    (("--scale", "65"), "--scale is 65"),
+    (("--threads", "0"), "--threads is 0"),
+    (("-o", "cat.bmp"), "no picture's ending"),
+    (("-o", "a-file"), "a-file is a file, not a folder"),
+    (("-o", "a-file/cat.png"), "a-file is a file, not a folder"),
+    (("-o", "a-file/deeper/still"), "a-file is a file, not a folder"),
+    (("-o", "x" * 300 + ".png"), "File name too long"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), SAMPLE)
+def test_sample_refuses(
+    words: tuple[str, ...], said: str, mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a-file").touch()
+    model = () if "--model" in words else ("--model", tiny)
+    assert_one_sentence(mmgen("sample", "a cat", *words, *model, cwd=tmp_path), said)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a-file"]
+
+
+@pytest.mark.parametrize("place", ["locked", "locked/new", "locked/cat.png"])
+def test_sample_refuses_a_locked_folder(
+    place: str, mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    words = ("a cat", "--model", tiny, "-o", place)
+    done = mmgen("sample", *words, cwd=tmp_path, plain=True)
+    assert_one_sentence(done, "locked may not be written to")
+
+
+def test_what_may_not_be_read_is_named(
+    mmgen: Commands, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    shutil.copytree(pictures, tmp_path / "data")
+    for name in ("model", "data"):
+        (tmp_path / name).chmod(0)
+    denied = "Permission denied"
+    commands = (
+        (("sample", "a cat", "--model", "model"), "model cannot be read: " + denied),
+        (("tokenizer", "check", "model", pictures), denied),
+        (("tokenizer", "check", tiny, "data"), "data"),
+        (("train", "model/recipe.yaml"), denied),
+    )
+    for words, said in commands:
+        assert_one_sentence(mmgen(*words, cwd=tmp_path, plain=True), said)
+    (tmp_path / "model").chmod(0o700)
+    (tmp_path / "model/transformer/model.safetensors").chmod(0)
+    done = mmgen("sample", "a cat", "--model", "model", cwd=tmp_path, plain=True)
+    assert_one_sentence(done, "model.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model"]
+
+
+DAMAGE = {
+    "pipeline.json": "not valid JSON",
+    "text/tokenizer.json": "damaged",
+    "vision/config.json": "not valid JSON",
+    "vision/model.safetensors": "damaged",
+    "transformer/config.json": "not valid JSON",
+    "transformer/model.safetensors": "damaged",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_sample_refuses_a_damaged_pipeline(
+    name: str, mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    file = tmp_path / "model" / name
+    whole = file.read_bytes()
+    words = ("sample", "a cat", "--model", "model")
+    file.write_bytes(whole[: len(whole) // 2])
+    assert_one_sentence(mmgen(*words, cwd=tmp_path), name, DAMAGE[name])
+    file.unlink()
+    assert_one_sentence(mmgen(*words, cwd=tmp_path))
+    file.write_text("[]")
+    assert_one_sentence(mmgen(*words, cwd=tmp_path), name)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+TRAIN = [
+    (("emoji64-tokeniser",), "did you mean 'emoji64-tokenizer'?"),
+    (("emoji64-tokenizer", "train.stepz=3"), "no key 'stepz'; did you mean 'steps'?"),
+    (("emoji64-tokenizer", "modl.widths=[8]"), "no key 'modl'; did you mean 'model'?"),
+    (("emoji64-tokenizer", "steps"), "'steps' is not an override"),
+    (("emoji64-tokenizer", "train.steps="), "train.steps must be of type int"),
+    (("emoji64-tokenizer", "train.steps=[1"), "'train.steps=[1'"),
+    (("emoji64-tokenizer", "train.steps=-1"), "steps must be at least 1, not -1"),
+    (("emoji64-tokenizer", "task=tokeniser"), "did you mean 'tokenizer'?"),
+    (("emoji64-tokenizer", "data.train=nowhere"), "no nowhere; name a folder"),
+    (("emoji64-tokenizer", "data.train=nowhere-{0..3}.tar"), "nowhere-0.tar"),
+    (("emoji64-generator",), "runs/emoji64-tokenizer/final"),
+    (("a-file",), "task cannot be 'None'"),
+    (("broken.yaml",), "broken.yaml, line 3"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), TRAIN)
+def test_train_refuses(words: tuple[str, ...], said: str, mmgen: Commands, tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    (tmp_path / "broken.yaml").write_text("task: tokenizer\ntrain: {steps: 3\nout: x\n")
+    assert_one_sentence(mmgen("train", *words, cwd=tmp_path), said)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-file", "broken.yaml"]
+
+
+def test_tokenizer_check_refuses(
+    mmgen: Commands, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.tar").write_bytes(b"this is no tar" * 100)
+    for words, said in (
+        (("no-model", pictures), "no pipeline 'no-model'"),
+        (("empty", pictures), "empty"),
+        ((tiny, "nowhere"), "no nowhere"),
+        ((tiny, "empty"), "empty holds no pictures"),
+        ((tiny, "broken.tar"), "The shard broken.tar is truncated, damaged or not"),
+        ((tiny, pictures, "--size", 15), "15x15 does not fit"),
+        ((tiny, pictures, "--size", 0), "--size is 0"),
+        ((tiny, pictures, "--size", -16), "--size is -16"),
+        ((tiny, pictures, "--limit", 0), "--limit is 0"),
+        ((tiny, pictures, "-o", "check.txt"), "check.txt has no picture's ending"),
+        ((tiny, pictures, "-o", "empty"), "empty does not name a picture"),
+    ):
+        assert_one_sentence(mmgen("tokenizer", "check", *words, cwd=tmp_path), said)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.tar", "empty"]
+
+
+def test_orders_refuses(mmgen: Commands, tmp_path: Path) -> None:
+    for words, said in (
+        (("rastr",), "did you mean 'raster'?"),
+        (("row:3",), "sizes that divide"),
+        (("raster", "--grid", "8"), "Cannot read the grid '8'"),
+        (("raster", "--prediction", "shft"), "shft"),
+        (("raster", "-o", "/dev/null/x"), "/dev/null"),
+    ):
+        assert_one_sentence(mmgen("orders", *words, cwd=tmp_path), said)
+    assert not list(tmp_path.iterdir())
+
+
+USAGE = [
+    ((), ""),
+    (("sampel",), "No such command 'sampel'"),
+    (("sample",), "Missing argument"),
+    (("sample", "a cat", "--sede", "1"), "No such option: --sede"),
+    (("sample", "a cat", "--seed", "one"), "Invalid value for '--seed'"),
+    (("sample", "a cat", "-n", "1.5"), "Invalid value for '-n' / '--count'"),
+    (("sample", "a cat", "--seed"), "requires an argument"),
+    (("train",), "Missing argument"),
+    (("tokenizer",), ""),
+    (("tokenizer", "check", "x"), "Missing argument"),
+    (("data",), ""),
+    (("data", "emoji"), "Missing option '--out'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), USAGE)
+def test_wrong_usage_is_plain(
+    words: tuple[str, ...], said: str, mmgen: Commands, tmp_path: Path
+) -> None:
+    done = mmgen(*words, cwd=tmp_path)
+    told = done.err or done.out  # a group without a command shows its help
+    assert done.code == 2 and said in told and told.startswith(("Usage:", "Error:")), done
+    assert "Traceback" not in told and "╭" not in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_newer_format_asks_for_an_upgrade(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    file = tmp_path / "model/pipeline.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2, "new": "key"}))
+    done = mmgen("sample", "a cat", "--model", "model", cwd=tmp_path)
+    assert_one_sentence(done, "model has format 2, newer than", "upgrade mmgen-ar")

@@ -1,0 +1,181 @@
+"""`mmgen sample`: what it draws, how it names files, what it writes into them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmgen.pipeline_folder import shipped_pipelines
+from mmgen.sample.pictures import read_recipe
+
+if TYPE_CHECKING:
+    from conftest import Commands
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def draw(mmgen: Commands, tiny: Path, place: Path, *words: object) -> list[Path]:
+    """Run `mmgen sample`; returns the files that it names, and asserts that there are no others."""
+    before = set(place.rglob("*"))
+    done = mmgen("sample", *words, "--model", tiny, cwd=place)
+    assert (done.code, done.err) == (0, ""), done
+    files = [place / line for line in done.out.splitlines()]
+    assert {path for path in set(place.rglob("*")) - before if path.is_file()} <= set(files)
+    return files
+
+
+def test_one_prompt_makes_one_picture_that_knows_its_recipe(
+    mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    words = ("a red apple", "--seed", 7, "--top-k", 20, "--temperature", 0.5, "--negative", "blue")
+    (file,) = draw(mmgen, tiny, tmp_path, *words, "-o", "apple.png")
+    assert file == tmp_path / "apple.png" and pixels(file).shape == (64, 64, 3)
+    recipe = read_recipe(file)
+    asked = {"prompt": "a red apple", "seed": 7, "top_k": 20, "temperature": 0.5, "scale": 4}
+    assert asked.items() <= recipe.items()
+    assert {"negative_prompt": "blue", "unit": "neighbor", "order": "neighbor"}.items() <= (
+        recipe.items()
+    )
+    assert recipe["model"] == "tiny" and len(recipe["weights"]) == 3 * 16 + 2
+    assert {"mmgen", "guidance_scale", "top_p", "min_p", "reproducible"} <= recipe.keys()
+
+
+def test_default_names_come_from_the_prompt_and_never_overwrite(
+    mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    (first,) = draw(mmgen, tiny, tmp_path, "A Red/Apple!", "--seed", 1)
+    assert first.name == "a-red-apple.png"
+    before = first.read_bytes()
+    (second,) = draw(mmgen, tiny, tmp_path, "a red apple", "--seed", 2)
+    assert second.name == "a-red-apple-2.png" and first.read_bytes() == before
+    assert [file.name for file in draw(mmgen, tiny, tmp_path, "")] == ["picture.png"]
+
+
+def test_several_pictures_make_a_sheet(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    files = draw(mmgen, tiny, tmp_path, "a cat", "a dog", "-n", 2, "--seed", 5)
+    assert [file.name for file in files] == [
+        "a-cat.png",
+        "a-cat-2.png",
+        "a-dog.png",
+        "a-dog-2.png",
+        "a-cat-sheet.png",
+    ]
+    recipes = [read_recipe(file) for file in files]
+    assert [recipe["seed"] for recipe in recipes[:4]] == [5, 6, 7, 8]
+    assert recipes[4]["pictures"] == recipes[:4]
+    again = draw(mmgen, tiny, tmp_path, "a cat", "a dog", "-n", 2, "--seed", 5)
+    assert not {file.name for file in again} & {file.name for file in files}
+
+
+def test_out_names_a_folder_or_a_file(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    (file,) = draw(mmgen, tiny, tmp_path, "a cat", "-o", "new/deep")
+    assert file == tmp_path / "new/deep/a-cat.png"
+    files = draw(mmgen, tiny, tmp_path, "a cat", "-n", 2, "-o", "cats.webp")
+    assert [file.name for file in files] == ["cats-1.webp", "cats-2.webp", "cats.webp"]
+    (tmp_path / "cats.v2").mkdir()
+    (file,) = draw(mmgen, tiny, tmp_path, "a cat", "-o", "cats.v2")
+    assert file == tmp_path / "cats.v2/a-cat.png"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp", ".gif"])
+def test_every_format_carries_the_recipe(
+    suffix: str, mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    (file,) = draw(mmgen, tiny, tmp_path, "a cat", "-o", f"cat{suffix}")
+    assert read_recipe(file)["prompt"] == "a cat" and pixels(file).shape == (64, 64, 3)
+
+
+def test_the_seed_decides_the_picture(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    def one(name: str, seed: int) -> np.ndarray:
+        (file,) = draw(mmgen, tiny, tmp_path, "a cat", "--seed", seed, "-o", name)
+        return pixels(file)
+
+    first = one("a.png", 3)
+    assert (one("b.png", 3) == first).all() and (one("c.png", 4) != first).any()
+
+
+def test_the_recipe_draws_the_picture_again(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    (file,) = draw(mmgen, tiny, tmp_path, "a dog", "-o", "a.png")  # of a random seed
+    recipe = read_recipe(file)
+    words = ("--seed", recipe["seed"], "--unit", recipe["unit"], "--order", recipe["order"])
+    (again,) = draw(mmgen, tiny, tmp_path, recipe["prompt"], *words, "-o", "b.png")
+    assert (pixels(again) == pixels(file)).all() and read_recipe(again) == recipe
+    (other,) = draw(mmgen, tiny, tmp_path, "a dog", "-o", "c.png")
+    assert read_recipe(other)["seed"] != recipe["seed"]
+
+
+@pytest.mark.parametrize("unit", ["neighbor", "block", "token", "any"])
+def test_every_unit_draws(unit: str, mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    (file,) = draw(mmgen, tiny, tmp_path, "a cat", "--unit", unit, "-o", "cat.png")
+    assert read_recipe(file)["unit"] == unit
+
+
+@pytest.mark.parametrize(
+    ("words", "unit", "order"),
+    [
+        (("--order", "subsample:2"), "any", "subsample:2"),
+        (("--order", "random:3:5"), "any", "random:3:5"),
+        (("--order", "row"), "block", "row:1"),
+        (("--unit", "any", "--order", "row:1"), "any", "row:1"),
+    ],
+)
+def test_an_order_finds_its_unit(
+    words: tuple[str, ...],
+    unit: str,
+    order: str,
+    mmgen: Commands,
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    (file,) = draw(mmgen, tiny, tmp_path, "a cat", *words, "-o", "cat.png")
+    recipe = read_recipe(file)
+    assert (recipe["unit"], recipe["order"]) == (unit, order)
+
+
+def test_reproducible_pictures_are_the_same_alone(
+    mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    words = ("--reproducible", "--scale", 1)
+    *eight, _ = draw(mmgen, tiny, tmp_path, "a cat", "-n", 8, "--seed", 20, *words, "-o", "8.png")
+    for i in (0, 3, 7):
+        (alone,) = draw(mmgen, tiny, tmp_path, "a cat", "--seed", 20 + i, *words, "-o", f"{i}.png")
+        # The pixel decoder still runs in one batch, whose sums may round to the next byte.
+        assert abs(pixels(alone) - pixels(eight[i])).max() <= 1
+        assert read_recipe(alone) == read_recipe(eight[i])
+
+
+def test_a_prompt_that_is_cut_is_named(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    done = mmgen("sample", "a red apple " * 9, "--model", tiny, "-o", "a.png", cwd=tmp_path)
+    assert (done.code, done.out) == (0, "a.png\n")
+    assert done.err.startswith("mmgen: The prompt is too long; only this was read: a red apple")
+
+
+def test_interrupting_leaves_quietly(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    words = ("sample", "a cat", "-n", 4000, "--unit", "token", "--reproducible", "--model", tiny)
+    running = mmgen.start(*words, cwd=tmp_path)
+    time.sleep(1.0)
+    os.kill(running.pid, signal.SIGINT)
+    done = mmgen.finish(running)
+    assert (done.code, done.out, done.err) == (130, "", "") and not names(tmp_path)
+
+
+@pytest.mark.skipif("emoji-64" not in shipped_pipelines(), reason="emoji-64 is not shipped here")
+def test_the_shipped_pipeline_draws(mmgen: Commands, tmp_path: Path) -> None:
+    done = mmgen("sample", "a red apple", "--seed", 1, cwd=tmp_path)
+    assert (done.code, done.out, done.err) == (0, "a-red-apple.png\n", "")
+    file = tmp_path / "a-red-apple.png"
+    assert read_recipe(file)["model"] == "emoji-64" and pixels(file).std() > 10
