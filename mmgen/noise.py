@@ -222,8 +222,8 @@ def _philox(counter: _Counter, key: tuple[Tensor, Tensor]) -> Tensor:
     # of a product; the mask then removes the sign that >> spreads and the unused high half.
     device = key[0].device
     words = [torch.as_tensor(word, device=device) for word in counter]
-    shapes = [word.shape for word in (*words, key[0])]
-    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    # Not broadcast_shapes: it imports all of sympy.
+    shape = torch.broadcast_tensors(*words, key[0])[0].shape  # type: ignore[no-untyped-call]
     c0, c1, c2, c3 = (word.expand(shape) for word in words)
     factors = torch.tensor(_MULTIPLIERS, device=device).view(2, *[1] * c0.dim())
     turns = torch.arange(_ROUNDS, device=device).view(_ROUNDS, *[1] * factors.dim())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.config import from_dict
-from mmgen.errors import CheckpointError, suggestion
+from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.files import read_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ DEFAULT = "emoji-64"
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What a call uses where it is silent."""
+    """What a call uses where it is silent; ranges as in `DrawSettings` and `Guidance`."""
 
     unit: str | None = None
     guidance_scale: float = 3.0
@@ -31,6 +31,19 @@ class SamplingDefaults:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what a call would refuse."""
+        ranges = (
+            ("guidance_scale", self.guidance_scale >= 0, "0 or more"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
+            ("min_p", 0 <= self.min_p < 1, "0 (off) or more and below 1"),
+        )
+        for name, good, what in ranges:
+            if not good:
+                raise ConfigError(f"{name} must be {what}, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)

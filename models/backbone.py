@@ -52,6 +52,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         """Refuse heads that do not divide."""
+        if min(self.width, self.depth, self.heads) < 1:
+            raise ConfigError("backbone needs width, depth and heads of at least 1.")
         if self.width % self.heads:
             raise ConfigError(f"backbone.heads {self.heads} does not divide width {self.width}.")
         if self.heads % self.kv_head_count:

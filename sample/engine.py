@@ -59,7 +59,8 @@ class Step:
         total: steps of the whole picture.
         codes: (B, t, h, w) long; 0 where nothing is decided yet.
         done: (t, h, w) bool, which sites are decided.
-        entropy: (B, n) nats, of the distributions that this step's n tokens were drawn from.
+        entropy: (B, n) nats, of the guided predictions of this step's n tokens, before temperature
+            and filters.
     """
 
     index: int

@@ -398,3 +398,16 @@ def test_pictures_of_any_size_and_mode_are_captioned(pipe: Pipeline) -> None:
         pipe.caption([])
     with pytest.raises(ConfigError, match="top_p"):
         pipe.caption(images, top_p=0)
+
+
+def test_transparent_pictures_are_seen_over_white() -> None:
+    from PIL import Image
+
+    from mmgen.data.fit import fit_pixels
+
+    assert bool((fit_pixels(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), 4) == 1.0).all())
+
+
+def test_sampling_defaults_out_of_range_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="top_p"):
+        SamplingDefaults(top_p=7.0)

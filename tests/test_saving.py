@@ -82,6 +82,7 @@ def test_half_precision_files_load_as_float32(net: Net, folder: Path, dtype: tor
     net.save_pretrained(folder, dtype)
     stored = load_file(folder / "model.safetensors")
     assert stored["encoder.weight"].dtype == dtype and stored["steps"].dtype == torch.int64
+    assert read_tensors(folder / "model.safetensors")["encoder.weight"].dtype == torch.float32
     loaded = Net.from_pretrained(folder)
     assert loaded.encoder.weight.dtype == torch.float32
     assert torch.equal(loaded.encoder.weight, net.encoder.weight.to(dtype).float())

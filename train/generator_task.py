@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmgen.errors import CheckpointError, ConfigError
+from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.models.backbone import BackboneConfig
-from mmgen.models.schedule import to_slots
+from mmgen.models.schedule import default_prediction, to_slots
 from mmgen.models.text import TextTokenizer
 from mmgen.models.unified import UnifiedConfig, UnifiedModel, Unit, plan_for
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
@@ -97,6 +97,12 @@ class GeneratorRecipe:
             raise ConfigError(f"caption_share must be in [0, 1), not {self.caption_share}.")
         if not self.units or any(unit.weight <= 0 for unit in self.units):
             raise ConfigError("units needs at least one entry, each with a weight above 0.")
+        names = [unit.name for unit in self.units]
+        if self.sampling.unit is not None and self.sampling.unit not in names:
+            hint = suggestion(self.sampling.unit, names)
+            raise ConfigError(f"sampling.unit '{self.sampling.unit}' is none of units{hint}")
+        for unit in self.units:
+            default_prediction(unit.order if unit.order != "random" else "random:0:2")
 
 
 class GeneratorTask:
@@ -129,7 +135,7 @@ class GeneratorTask:
             drop_caption=self.recipe.data.drop_caption,
         )
         for batch in stream:
-            yield {"codes": batch.codes, "captions": batch.captions}
+            yield {"codes": batch.codes, "captions": batch.captions, "prompts": batch.prompts}
 
     def losses(self, batch: dict[str, Any], step: int, phase: str) -> dict[str, Tensor]:
         """Loss of one unit in one direction."""
@@ -168,7 +174,8 @@ class GeneratorTask:
         size = min(32, len(self.val_set))
         scores: dict[str, list[float]] = {}
         for batch in self.val_set.epoch(0, size, seed=0):
-            plain = {"codes": batch.codes.to(_device(model)), "captions": batch.captions}
+            codes = batch.codes.to(_device(model))
+            plain = {"codes": codes, "captions": batch.captions, "prompts": batch.captions}
             for unit in self.recipe.units:
                 loss = self._loss(plain, unit, 1, captioning=False, model=model)
                 scores.setdefault(f"val_{unit.name}", []).append(float(loss))
@@ -183,6 +190,8 @@ class GeneratorTask:
 
         assert isinstance(model, UnifiedModel)
         pipeline = self._pipeline(model)
+        if not self.recipe.preview_prompts:
+            return None
         prompts, images, labels = list(self.recipe.preview_prompts), [], []
         for unit in self.recipe.units:
             images += pipeline(prompts, unit=unit.name, seed=0).images
@@ -219,7 +228,9 @@ class GeneratorTask:
         plan = plan_for(unit, self.train_set.grid, seed=shuffle)
         codes = to_slots(plan.schedule, batch["codes"])
         length = self.recipe.text.max_length
-        ids, valid = self.text.encode(batch["captions"], length, end=captioning)
+        # What was dropped for guidance is still what the picture shows.
+        texts = batch["captions"] if captioning else batch["prompts"]
+        ids, valid = self.text.encode(texts, length, end=captioning)
         ids, valid = ids.to(codes.device), valid.to(codes.device)
         if captioning:
             return model.image_to_text_loss(codes, plan, unit.name, ids, valid)

@@ -7,7 +7,6 @@ pictures and are refused. Built beside and renamed, so a cache is whole or absen
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,10 +33,11 @@ SHARD = 16384  # pictures a shard
 
 @dataclass
 class TokenBatch:
-    """Codes (B, t, h, w) long, and one caption and key each."""
+    """Codes (B, t, h, w) long, and for each a caption, the prompt ("" if dropped) and the key."""
 
     codes: Tensor
     captions: list[str]
+    prompts: list[str]
     keys: list[str]
 
 
@@ -134,10 +134,13 @@ class TokenDataset:
         order = epoch_order(seed, epoch, len(self))
         for start in range(start_batch * batch_size, len(self) - batch_size + 1, batch_size):
             part = order[start : start + batch_size].tolist()
-            captions = [
-                sample_draw(seed, epoch, i).caption(self.captions[i], drop_caption) for i in part
-            ]
-            yield TokenBatch(self.indices[part].long(), captions, [self.keys[i] for i in part])
+            draws = [sample_draw(seed, epoch, i) for i in part]
+            yield TokenBatch(
+                self.indices[part].long(),
+                [draw.caption(self.captions[i], 0.0) for draw, i in zip(draws, part)],
+                [draw.caption(self.captions[i], drop_caption) for draw, i in zip(draws, part)],
+                [self.keys[i] for i in part],
+            )
 
 
 def _build(
@@ -232,5 +235,4 @@ def _lines(path: Path) -> Iterator[tuple[str, tuple[Caption, ...]]]:
 
 
 def _source_hash(dataset: ImageTextDataset) -> str:
-    keys = [*dataset.source.keys, str(dataset.image_size)]
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+    return f"{dataset.source.stamp}-{dataset.image_size}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,19 +130,22 @@ def _names(out: Path | None, prompts: list[str]) -> tuple[Path, list[Path]]:
             return out, [out]
         return out, [out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(prompts))]
     folder = out or Path()
-    names: list[Path] = []
-    for prompt in prompts:
-        names.append(_free(folder, _slug(prompt), names))
-    return _free(folder, f"{_slug(prompts[0])}-sheet", names), names
+    used: Counter[str] = Counter()
+    names = [_free(folder, _slug(prompt), used) for prompt in prompts]
+    return _free(folder, f"{_slug(prompts[0])}-sheet", used), names
 
 
-def _free(folder: Path, stem: str, taken: list[Path]) -> Path:
-    """A name in `folder` that nothing has yet: no file is overwritten unasked."""
-    path, number = folder / f"{stem}.png", 1
-    while path in taken or path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}.png"
-    return path
+def _free(folder: Path, stem: str, used: Counter[str]) -> Path:
+    """A name in `folder` that nothing has yet: no file is overwritten unasked.
+
+    `used` counts the numbers that each stem has been through in this call.
+    """
+    while True:
+        used[stem] += 1
+        number = f"-{used[stem]}" if used[stem] > 1 else ""
+        path = folder / f"{stem}{number}.png"
+        if not path.exists():
+            return path
 
 
 def _slug(prompt: str) -> str:

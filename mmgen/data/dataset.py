@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,10 @@ class Batch:
     pixels: Tensor
     captions: list[str]
     keys: list[str]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch with its pixels on `device` (the training loop calls this)."""
+        return replace(self, pixels=self.pixels.to(device, non_blocking=non_blocking))
 
 
 class ImageTextDataset:

@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from mmgen.data.pictures import to_rgb
+
 if TYPE_CHECKING:
     from PIL import Image
 
 
 def fit_bytes(image: Image.Image, size: int) -> Tensor:
-    """Crop an RGB picture to a centred square, then resize: (3, size, size) uint8.
+    """Crop a picture to a centred square, then resize: (3, size, size) uint8, white behind it.
 
     Cropping comes first, since resizing a picture of 1 x 1000000 pixels would need terabytes.
     """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
 
-    pixels: Tensor = transforms.pil_to_tensor(image.convert("RGB"))  # (3, H, W)
+    pixels: Tensor = transforms.pil_to_tensor(to_rgb(image))  # (3, H, W)
     side = min(pixels.shape[-2:])
     pixels = transforms.center_crop(pixels, [side, side])
     if side == size:

@@ -39,7 +39,7 @@ def open_picture(source: bytes | str | Path, key: str, *, limit: int = PIXEL_LIM
     Raises:
         BadSample: not a picture of a known format, too large, or damaged.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -47,7 +47,7 @@ def open_picture(source: bytes | str | Path, key: str, *, limit: int = PIXEL_LIM
             if picture.width * picture.height > limit:
                 raise BadSample(key, _too_large(picture.size, limit))
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            return to_rgb(picture)
     except BadSample:
         raise
     except UnidentifiedImageError:
@@ -67,9 +67,11 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    from PIL import Image
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Return a decoded picture as RGB: upright, transparency over white."""
+    from PIL import Image, ImageOps
 
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         picture = _sixteen_bits_to_eight(picture)
     if not picture.has_transparency_data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -61,6 +62,21 @@ class Source:
     def keys(self) -> list[str]:
         """The keys of all samples, in order; each is unique."""
         return [entry.key for entry in self._entries]
+
+    @property
+    def stamp(self) -> str:
+        """Hash of the keys, of the files' sizes and times, and of the captions in tables."""
+        digest = hashlib.sha256()
+        seen: set[Path] = set()
+        for entry in self._entries:
+            digest.update(repr((entry.key, entry.captions)).encode())
+            for span in (entry.picture, entry.json, entry.text):
+                if span is not None and span.path not in seen:
+                    seen.add(span.path)
+                    state = span.path.stat() if span.path.exists() else None
+                    facts = (span.path.name, state and (state.st_size, state.st_mtime_ns))
+                    digest.update(repr(facts).encode())
+        return digest.hexdigest()[:16]
 
     def read(self, index: int) -> Sample:
         """Read and decode one sample.

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import sys
 from typing import Any
 
@@ -54,6 +55,7 @@ def serve() -> None:
 
 def become_command(request: dict[str, Any]) -> int:
     """Do what `python -m mmgen` does; returns its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     os.chdir(request["cwd"])
     for number, path in enumerate((os.devnull, request["out"], request["err"])):
         flags = os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY

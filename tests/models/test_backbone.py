@@ -253,6 +253,7 @@ def test_dropout_is_for_training_only() -> None:
         assert torch.equal(model(x, rope, None), model(x, rope, None))
         model.train()
         assert not torch.equal(model(x, rope, None), model(x, rope, None))
+        assert torch.equal(backbone(dropout=1.0).train()(x, rope, None), x)  # on every branch
 
 
 # -- configuration -----------------------------------------------------------------------------
@@ -319,6 +320,7 @@ def test_cached_feeding_equals_one_pass_with_queries_and_padding() -> None:
             cache.keep(part.block[:kept], part.valid[:, :kept])
     real = whole.valid[..., None]
     assert cache.length == 9 and cache.capacity == 12
+    assert cache.block[:9].tolist() == [0, 1, 2, 3, 4, 4, 5, 5, 6]
     assert ((torch.cat(told, 1) - expected) * real).abs().max() < 1e-5
     assert bool(torch.isfinite(torch.cat(told, 1)).all())
 

@@ -415,6 +415,13 @@ def test_positions_of_a_text_and_a_picture(tiny_model: Make) -> None:
     assert after.block[0] > image.block[-1] and after.block.unique().numel() == 4
 
 
+def test_padding_on_the_left_takes_no_position_either(tiny_model: Make) -> None:
+    model = tiny_model()
+    valid = torch.tensor([[False, False, True, True], [True, False, True, True]])
+    rows = model.text_rows(torch.full((2, 4), 5), valid, model.begin(2))
+    assert rows.coords[valid].tolist() == [[p] * 3 for p in (0, 1, 0, 1, 2)]
+
+
 def conversation(model: UnifiedModel) -> list[Rows]:
     """Text, picture, text, another picture in another unit, text."""
     grid, cursor, tables = (1, 4, 4), model.begin(2), model.tables()

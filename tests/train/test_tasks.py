@@ -473,3 +473,13 @@ def test_one_process_of_a_machine_encodes_and_the_others_wait(
     monkeypatch.setattr(generator_task, "cached_tokens", encode)
     GeneratorTask(generator_recipe(pictures, vision, tmp_path))
     assert seen == ["turn", "train", "over", "turn", "val", "over"]
+
+
+def test_a_batch_of_pictures_goes_to_the_device_that_the_loop_asks_for() -> None:
+    from accelerate.utils import send_to_device
+
+    from mmgen.data.dataset import Batch
+
+    batch = Batch(torch.zeros(2, 3, 4, 4), ["a", "b"], ["1", "2"])
+    moved = send_to_device(batch, torch.device("meta"))
+    assert moved.pixels.device.type == "meta" and moved.captions == ["a", "b"]

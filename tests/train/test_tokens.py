@@ -79,7 +79,8 @@ def cache(built: Path, tmp_path: Path) -> Path:
 
 def same(one: list[TokenBatch], two: list[TokenBatch]) -> bool:
     return len(one) == len(two) and all(
-        torch.equal(a.codes, b.codes) and (a.captions, a.keys) == (b.captions, b.keys)
+        torch.equal(a.codes, b.codes)
+        and (a.captions, a.prompts, a.keys) == (b.captions, b.prompts, b.keys)
         for a, b in zip(one, two)
     )
 
@@ -308,11 +309,12 @@ def test_captions_are_drawn_by_weight_and_dropped(built: Path, vision: ConvToken
     drawn: Counter[str] = Counter()
     for epoch in range(60):
         for batch in cached.epoch(epoch, COUNT, seed=0, drop_caption=0.2):
-            drawn.update(caption and caption[:2] for caption in batch.captions)
+            drawn.update(caption and caption[:2] for caption in batch.prompts)
+            assert all(batch.captions)  # what is dropped for guidance is still the caption
     share = {start: count / drawn.total() for start, count in drawn.items()}
     assert abs(share[""] - 0.2) < 0.05
     assert abs(share["a "] - 0.6) < 0.06 and abs(share["pi"] - 0.2) < 0.05
-    kept = [c for batch in cached.epoch(0, COUNT, seed=0) for c in batch.captions]
+    kept = [c for batch in cached.epoch(0, COUNT, seed=0) for c in batch.prompts]
     assert all(kept)
 
 
