@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "noise", "files", "config", "saving", "progress", "kernels"}
+LEAVES = {"errors", "noise", "files", "config", "saving", "progress", "words"}
 MAY = {
     "leaves": {"leaves"},
     "data": {"leaves", "data"},

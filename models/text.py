@@ -1,13 +1,12 @@
 """Text to ids and back: a small byte-pair encoder, trained on the captions and kept with the model.
 
-Captions and prompts pass through the same normalisation (that of `mmgen/data/captions.py`), so
+Captions and prompts pass through the same normalisation (`mmgen/words.py`), so
 that what a user types meets what the model was trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.files import write_text
+from mmgen.words import normalize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 TEXT_FILE = "tokenizer.json"
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bc", "'"))
-
-
-def normalize(text: str) -> str:
-    """NFKC, lower case, straight apostrophes, single spaces; applying it twice changes nothing."""
-    # Lower-casing can leave decomposed letters, so NFKC frames it.
-    lowered = unicodedata.normalize("NFKC", text).lower()
-    composed = unicodedata.normalize("NFKC", lowered).translate(_APOSTROPHES)
-    return " ".join(composed.split())
 
 
 class TextTokenizer:

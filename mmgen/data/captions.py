@@ -6,10 +6,11 @@ that "a red apple" alone and "a red apple, noto style" are both understood.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+
+from mmgen.words import normalize
 
 GROUP_WORDS = {
     "animals-nature": "nature",
@@ -22,7 +23,6 @@ GROUP_WORDS = {
     "symbols": "symbol",
 }
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bc", "'"))
 _ARTICLES = ("a ", "an ", "the ")
 
 
@@ -32,17 +32,6 @@ class Caption:
 
     text: str
     weight: float = 1.0
-
-
-def normalize(text: str) -> str:
-    """Return `text` in NFKC, lower case, with straight apostrophes and single spaces.
-
-    Captions and prompts pass through here alike. Applying it twice changes nothing.
-    """
-    # Lower-casing can leave decomposed letters and NFKC can make capitals, so NFKC frames it.
-    lowered = unicodedata.normalize("NFKC", text).lower()
-    composed = unicodedata.normalize("NFKC", lowered).translate(_APOSTROPHES)
-    return " ".join(composed.split())
 
 
 def emoji_captions(

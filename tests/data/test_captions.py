@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmgen.data.captions import GROUP_WORDS, emoji_captions, normalize
+from mmgen.data.captions import GROUP_WORDS, emoji_captions
 from mmgen.data.emoji import concepts
 from mmgen.data.emoji_styles import STYLES
+from mmgen.words import normalize
 
 
 @given(st.text())
