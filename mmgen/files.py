@@ -88,10 +88,10 @@ def sha256_of(path: str | Path) -> str:
 
 def _put_in_place(temporary: Path, target: Path) -> None:
     try:
-        _flush(temporary)
+        flush(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
-        _flush(target.parent)
+        flush(target.parent)
     except OSError as error:
         raise _unwritable(target, error) from None
 
@@ -100,7 +100,8 @@ def _unwritable(target: Path, error: OSError) -> UserError:
     return UserError(f"Cannot write {target}: {error.strerror}; choose another place.")
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Bring a file or a folder's entries to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmgen.errors import CheckpointError, ConfigError, UserError
-from mmgen.files import read_json, sha256_of, write_json, write_text
+from mmgen.files import flush, read_json, sha256_of, write_json, write_text
 from mmgen.train.recipe import difference, dump, fingerprint, load_recipe
 
 MANIFEST = "manifest.json"
@@ -157,11 +157,11 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         place.mkdir(parents=True)
         yield place
         for path in [*place.rglob("*"), place]:
-            _flush(path)
+            flush(path)
         if target.exists():
             _remove(target)
         place.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"Cannot write {target} ({error}); see that the disk has room and is writable."
@@ -248,11 +248,3 @@ def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         seen.add(own.untyped_storage().data_ptr())
         result[name] = own
     return result
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
