@@ -136,8 +136,8 @@ def _generated(figures: dict[str, Any]) -> str:
     return f"""\
 ## Generated pictures, beside real ones
 
-One picture a prompt, unit `{protocol["unit"]}`, {sampling}. Nothing was chosen on a test split, and
-no picture was left out. "real" are the set's own pictures of the same concepts and styles, judged
+One picture a prompt, unit `{protocol["unit"]}`, {sampling}. No picture was
+left out. "real" are the set's own pictures of the same concepts and styles, judged
 alike: what a perfect model would score.
 
 {table(heads, rows)}
