@@ -47,15 +47,17 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """Names of our modules that a file imports."""
+def imports(name: str, path: Path) -> set[str]:
+    """Names of our modules that the file of the module `name` imports."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: 1 - node.level or None]) if node.level else ""
+            source = ".".join(part for part in (base, node.module) if part)
+            names |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
     return {name for name in names if name.split(".")[0] == "mmgen"}
 
 
@@ -65,7 +67,7 @@ def main() -> int:
     bad = []
     for name, path in known.items():
         layer = layer_of(name)
-        for target in imports(path) & set(known):
+        for target in imports(name, path) & set(known):
             there = layer_of(target)
             wrong = there not in MAY[layer]
             wrong |= layer == "train" and there == "front" and target not in TRAIN_MAY_USE

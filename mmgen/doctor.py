@@ -63,7 +63,10 @@ def _device() -> tuple[str, str]:
     import torch
 
     if torch.cuda.is_available():
-        return f"cuda ({torch.cuda.get_device_name()})", "call Pipeline.to('cuda') to use it"
+        name = f"cuda ({torch.cuda.get_device_name()})"
+        return name, "commands use it unless --device says otherwise; else Pipeline.to('cuda')"
+    if torch.backends.mps.is_available():
+        return "mps", "use it with --device mps or Pipeline.to('mps')"
     if torch.version.cuda is not None:
         return "cpu", "this torch can use CUDA, but no card or driver answers"
     return "cpu", "this torch is built without CUDA"

@@ -14,6 +14,9 @@ from typing import Any
 
 from mmgen.errors import UserError
 
+# Endings of the picture files that we write, and Pillow's names of their formats.
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -102,6 +105,8 @@ def _unwritable(target: Path, error: OSError) -> UserError:
 
 def flush(path: Path) -> None:
     """Bring a file or a folder's entries to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows neither opens folders nor needs it
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import mmgen
 from mmgen.config import to_dict
+from mmgen.devices import usable_device
 from mmgen.errors import ConfigError, UserError, suggestion
 from mmgen.files import write_json
 from mmgen.pipeline_folder import (
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     from mmgen.models.text import TextTokenizer
     from mmgen.models.unified import UnifiedModel
     from mmgen.request import Request
+    from mmgen.sample.draw import DrawSettings
     from mmgen.sample.engine import Step
     from mmgen.tokenizers_vis.conv import ConvTokenizer
 
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
 
 OutputType = Literal["pil", "codes"]
+Ramp = Literal["constant", "linear", "cosine"]
 
 
 @dataclass
@@ -107,10 +110,22 @@ class Pipeline:
         self.transformer.save_pretrained(folder / "transformer", dtype)
         write_json(folder / PIPELINE_FILE, to_dict(self.info))
 
-    def to(self, device: str | torch.device) -> Self:
-        """Move the networks to a device."""
-        self.vision.to(device)
-        self.transformer.to(device)
+    def to(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move the networks.
+
+        Args:
+            device: such as "cuda"; None: where they are.
+            dtype: float type of the weights; None: as it is. In half precision the logits are
+                still drawn from in float32, but tokens differ from those of float32.
+
+        Raises:
+            ConfigError: this machine has no such device.
+        """
+        place = None if device is None else usable_device(device)
+        self.vision.to(device=place, dtype=dtype)
+        self.transformer.to(device=place, dtype=dtype)
         return self
 
     @property
@@ -125,6 +140,8 @@ class Pipeline:
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guidance_ramp: Ramp | None = None,
         seed: int | list[int] | None = None,
         unit: str | None = None,
         order: str | None = None,
@@ -143,6 +160,10 @@ class Pipeline:
             negative_prompt: what guidance leads away from (default: no caption).
             num_images_per_prompt: pictures for each prompt.
             guidance_scale: 1 switches guidance off.
+            guidance_interval: guide only between these shares of the decided tokens, such as
+                (0.1, 0.8); default: everywhere.
+            guidance_ramp: "linear" and "cosine" let the scale grow from 1 to its value on the way;
+                default: "constant".
             seed: picture i has `seed + i`, or its own from a list; None: a random one.
             unit: which of the checkpoint's schedules decides the tokens.
             order: overrides the unit's order, such as "row:1" or "subsample:2".
@@ -166,6 +187,8 @@ class Pipeline:
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
             guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
+            guidance_ramp=guidance_ramp,
             seed=seed,
             unit=unit,
             order=order,
@@ -217,31 +240,41 @@ class Pipeline:
             temperature: 0 writes the likeliest token each time.
             top_p: as in a call.
         """
+        from mmgen.noise import picture_seeds
+        from mmgen.request import BATCH
+        from mmgen.sample.draw import DrawSettings
+
+        batch = images if isinstance(images, list) else [images]
+        if not batch:
+            raise UserError("There is no picture to caption; give at least one.")
+        settings = DrawSettings(temperature=temperature, top_p=top_p)
+        seeds = picture_seeds(seed, len(batch))
+        return [
+            text
+            for at in range(0, len(batch), BATCH)
+            for text in self._captions(batch[at : at + BATCH], seeds[at : at + BATCH], settings)
+        ]
+
+    def _captions(
+        self, images: list[Image.Image], seeds: Tensor, settings: DrawSettings
+    ) -> list[str]:
         import torch
 
         from mmgen.data.fit import fit_pixels
         from mmgen.models.schedule import to_slots
         from mmgen.models.unified import plan_for
-        from mmgen.noise import picture_seeds
-        from mmgen.sample.draw import DrawSettings
         from mmgen.sample.text import decode_text
 
-        batch = images if isinstance(images, list) else [images]
-        if not batch:
-            raise UserError("There is no picture to caption; give at least one.")
-        pixels = torch.stack([fit_pixels(image, self.info.image_size) for image in batch])
+        pixels = torch.stack([fit_pixels(image, self.info.image_size) for image in images])
         model, unit = self.transformer, self.transformer.config.units[0]
         with torch.inference_mode():
             codes = self.vision.encode(pixels.to(self.device)).indices
             assert codes is not None
             plan = plan_for(unit, self.grid)
-            cursor = model.begin(len(batch))
+            cursor = model.begin(len(images))
             slots = to_slots(plan.schedule, codes)
             rows = model.seen_image_rows(plan, slots, unit.name, cursor, model.tables())
-            settings = DrawSettings(temperature=temperature, top_p=top_p)
-            seeds = picture_seeds(seed, len(batch))
-            longest = model.config.max_text
-            ids = decode_text(model, rows, cursor, seeds, settings, longest)
+            ids = decode_text(model, rows, cursor, seeds, settings, model.config.max_text)
         return [self.text.decode(row) for row in ids.tolist()]
 
     # -- a call, step by step --------------------------------------------------------------------
@@ -253,6 +286,8 @@ class Pipeline:
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guidance_ramp: Ramp | None = None,
         seed: int | list[int] | None = None,
         unit: str | None = None,
         order: str | None = None,
@@ -284,7 +319,18 @@ class Pipeline:
             top_p=_first(top_p, usual.top_p),
             min_p=_first(min_p, usual.min_p),
         )
-        settings = DecodeSettings(draw, Guidance(_first(guidance_scale, usual.guidance_scale)))
+        start, stop = guidance_interval or (0.0, None)
+        guidance = Guidance(
+            _first(guidance_scale, usual.guidance_scale),
+            start,
+            stop,
+            ramp=guidance_ramp or "constant",
+        )
+        if negative_prompt and not guidance.enabled:
+            raise ConfigError(
+                "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
+            )
+        settings = DecodeSettings(draw, guidance)
         if order is None:  # an order is free to choose its unit
             unit = unit or usual.unit
         chosen, plan = choose_schedule(self.transformer.config, self.grid, unit, order)

@@ -38,14 +38,16 @@ class Request:
 
     def recipe(self, i: int) -> dict[str, Any]:
         """What draws picture i again, besides the weights."""
-        draw = self.settings.draw
+        draw, guidance = self.settings.draw, self.settings.guidance
         return {
             "prompt": self.prompts[i],
             "negative_prompt": self.negative,
             "seed": self.seeds[i],
             "unit": self.unit.name,
             "order": self.plan.schedule.order,
-            "guidance_scale": self.settings.guidance.scale,
+            "guidance_scale": guidance.scale,
+            "guidance_interval": None if guidance.stop is None else [guidance.start, guidance.stop],
+            "guidance_ramp": guidance.ramp,
             "temperature": draw.temperature,
             "top_k": draw.top_k,
             "top_p": draw.top_p,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmgen.data.dataset import ImageTextDataset
+from mmgen.devices import usable_device
 from mmgen.errors import UserError
 from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, read_info
 from mmgen.sample.pictures import grid, save_picture, to_pil
@@ -80,6 +81,7 @@ def check_tokenizer(
     size: int | None,
     limit: int,
     progress: Callable[[int, int], None],
+    device: str | None = None,
 ) -> TokenizerCheck:
     """Reconstruct pictures and measure.
 
@@ -89,11 +91,14 @@ def check_tokenizer(
         size: pixels a side; None: what the pipeline was trained on, or 64.
         limit: most pictures, at least 1.
         progress: called with pictures done and pictures in all.
+        device: where it runs; None: see `usable_device`.
 
     Raises:
-        UserError: the model, the data or the size cannot be used.
+        UserError: the device, the model, the data or the size cannot be used.
     """
+    place = usable_device(device)
     tokenizer, own_size = _load(model)
+    tokenizer.to(place)
     size = own_size if size is None else size
     tokenizer.grid_for((size, size))
     dataset = ImageTextDataset(data, image_size=size, drop_caption=0.0)
@@ -102,10 +107,10 @@ def check_tokenizer(
     scores, originals, rebuilt, seen = [], [], [], 0
     for batch in held_out_pixels(dataset):
         pixels = batch[: limit - seen]
-        codes = tokenizer.encode(pixels)
+        codes = tokenizer.encode(pixels.to(place))
         assert codes.indices is not None
-        usage.update(codes.indices)
-        again = tokenizer.decode(codes).clamp(-1, 1)
+        usage.update(codes.indices.cpu())
+        again = tokenizer.decode(codes).clamp(-1, 1).cpu()
         scores.append(torch.stack([psnr(again, pixels), ssim(again, pixels)], dim=1))
         if seen < SHOWN:
             originals.append(pixels[: SHOWN - seen])

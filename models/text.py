@@ -75,21 +75,20 @@ class TextTokenizer:
         return [BOS, *encoded][:max_length]
 
     def encode(
-        self, texts: list[str], max_length: int, *, pad_to: int | None = None, end: bool = False
+        self, texts: list[str], max_length: int, *, end: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Encode a batch, padded on the right.
 
         Args:
             texts: B texts; an empty one is `<bos>` alone.
             max_length: T is at most this.
-            pad_to: T exactly (default: the longest of the batch).
             end: close every text with `<eos>`.
 
         Returns:
             ids (B, T) long and valid (B, T) bool.
         """
         rows = [self.ids(text, max_length - end) + [EOS] * end for text in texts]
-        length = pad_to or max(len(row) for row in rows)
+        length = max(len(row) for row in rows)
         ids = torch.full((len(rows), length), PAD)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)

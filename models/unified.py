@@ -238,7 +238,7 @@ class UnifiedModel(nn.Module, Saved):
         device, batch = codes.device, len(codes)
         chosen = chosen.cpu()
         kind, source = plan.input[chosen], plan.source[chosen]
-        x = torch.empty(batch, len(chosen), self.config.backbone.width, device=device)
+        x = tables.embedding.new_empty(batch, len(chosen), self.config.backbone.width)
         slots, starts, masks = ((kind == k).nonzero().squeeze(1) for k in _DISCRETE)
         if len(slots):
             x[:, slots] = F.embedding(codes[:, source[slots].to(device)], tables.embedding)

@@ -129,7 +129,8 @@ def decode(
         now = plan.slots_of_step(step)
         queries = session.feed(step, codes)
         queries = _guided(queries, prefix.guided, settings.guidance, step, plan, int(known.sum()))
-        logits = model.head.logits(queries, session.tables.logit)  # (B, n, K)
+        table = session.tables.logit
+        logits = model.head.logits(queries.to(table.dtype), table)  # (B, n, K)
         codes[:, now] = draw(
             logits,
             seeds,

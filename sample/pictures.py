@@ -22,10 +22,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from mmgen.errors import UserError
-from mmgen.files import replacing
+from mmgen.files import PICTURE_FORMATS, replacing
 
 KEY = "mmgen"
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}
 
 _SIDE_LIMITS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 _EXIF_LIMIT = 65_000  # a JPEG segment holds 65533 bytes, the EXIF header included
@@ -114,11 +113,11 @@ def save_picture(image: Image.Image, path: str | Path, recipe: dict[str, Any]) -
             that cannot be written to.
     """
     target = Path(path)
-    kind = FORMATS.get(target.suffix.lower())
+    kind = PICTURE_FORMATS.get(target.suffix.lower())
     if kind is None:
         raise UserError(
             f"{target} does not say which picture format to write; "
-            f"end the name in one of {', '.join(FORMATS)}."
+            f"end the name in one of {', '.join(PICTURE_FORMATS)}."
         )
     limit = _SIDE_LIMITS.get(kind, max(image.size))
     if max(image.size) > limit:
@@ -149,7 +148,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size limits and odd EXIF: only the header is read
-            with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+            with Image.open(path, formats=sorted(set(PICTURE_FORMATS.values()))) as image:
                 recipe = _recipe_in(image)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}; check the path.") from None

@@ -171,6 +171,8 @@ def test_pictures_seeds_and_recipes_go_together(pipe: Pipeline) -> None:
         "unit": "neighbor",
         "order": "neighbor",
         "guidance_scale": 3.0,
+        "guidance_interval": None,
+        "guidance_ramp": "constant",
         "temperature": 1.0,
         "top_k": 0,
         "top_p": 1.0,
@@ -250,6 +252,37 @@ def test_the_negative_prompt_leads_away(pipe: Pipeline) -> None:
     assert (codes(pipe, negative_prompt="a red apple", **told) != plain).any()
 
 
+def test_guidance_has_an_interval_and_a_ramp(pipe: Pipeline) -> None:
+    many = {"num_images_per_prompt": 8, "unit": "token"}
+    plain = codes(pipe, guidance_scale=1, **many)
+    full = codes(pipe, guidance_scale=9, **many)
+    late = codes(pipe, guidance_scale=9, guidance_interval=(0.5, 1.0), **many)
+    # Until half of the sixteen tokens are decided it is as if there were no guidance.
+    assert (late[:, 0, :2] == plain[:, 0, :2]).all() and (late != plain).any()
+    ramped = codes(pipe, guidance_scale=9, guidance_ramp="linear", **many)
+    assert (ramped[:, 0, 0, 0] == plain[:, 0, 0, 0]).all()
+    assert (ramped != plain).any() and (ramped != full).any()
+    told = pipe("a cat", seed=0, guidance_interval=(0.1, 0.8), guidance_ramp="cosine").recipes[0]
+    assert told["guidance_interval"] == [0.1, 0.8] and told["guidance_ramp"] == "cosine"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_and_describes(dtype: torch.dtype) -> None:
+    half = tiny_pipeline().to(dtype=dtype)
+    assert half.transformer.mask_token.dtype == dtype and half.device.type == "cpu"
+    for unit in UNITS:
+        output = half("a cat", seed=0, unit=unit.name, guidance_scale=3)
+        assert output.codes.shape == (1, 1, 4, 4) and output.images[0].size == (SIZE, SIZE)
+    assert isinstance(half.caption(output.images)[0], str)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta"])
+def test_a_device_that_is_not_there(device: str, pipe: Pipeline) -> None:
+    with pytest.raises(ConfigError, match=device):
+        pipe.to(device)
+    assert pipe.device.type == "cpu"
+
+
 def test_codes_alone_need_no_pixel_decoder(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe.vision, "decode", None)
     output = pipe("a cat", seed=0, output_type="codes")
@@ -322,6 +355,10 @@ def test_a_call_is_silent_where_the_pipeline_speaks() -> None:
         ({"min_p": 1.0}, "min_p"),
         ({"temperature": -1.0}, "temperature"),
         ({"guidance_scale": -1.0}, "guidance scale"),
+        ({"guidance_scale": 1.0, "negative_prompt": "a dog"}, "negative prompt does nothing"),
+        ({"guidance_interval": (0.5, 0.2)}, "guidance stop 0.2 must be above the start 0.5"),
+        ({"guidance_interval": (0.0, 7.0)}, "at most 1 share"),
+        ({"guidance_ramp": "quadratic"}, "guidance ramp cannot be 'quadratic'"),
         ({"unit": "frame"}, "no unit 'frame'"),
         ({"order": "diagonal"}, "Unknown order 'diagonal'"),
     ],
@@ -398,6 +435,23 @@ def test_pictures_of_any_size_and_mode_are_captioned(pipe: Pipeline) -> None:
         pipe.caption([])
     with pytest.raises(ConfigError, match="top_p"):
         pipe.caption(images, top_p=0)
+
+
+def test_many_pictures_are_captioned_in_batches(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [Image.new("RGB", (SIZE, SIZE), (40 * i, 255 - 40 * i, 90)) for i in range(5)]
+    whole = pipe.caption(images, temperature=1.0, seed=4)
+    sizes = []
+
+    def watch(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        sizes.append(len(args[0]))
+
+    handle = pipe.transformer.backbone.register_forward_pre_hook(watch)
+    monkeypatch.setattr("mmgen.request.BATCH", 2)
+    assert pipe.caption(images, temperature=1.0, seed=4) == whole
+    assert set(sizes) == {2, 1}
+    handle.remove()
 
 
 def test_transparent_pictures_are_seen_over_white() -> None:

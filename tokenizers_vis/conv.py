@@ -108,7 +108,7 @@ class ConvTokenizer(nn.Module, Saved):
     def features(self, pixels: Tensor) -> Tensor:
         """Encoder output before quantization: (B, h, w, C)."""
         self.grid_for((pixels.shape[-2], pixels.shape[-1]))
-        z: Tensor = self.to_code(self.encoder(pixels))
+        z: Tensor = self.to_code(self.encoder(pixels.to(self.to_code.weight.dtype)))
         return z.permute(0, 2, 3, 1)  # (B, h, w, C)
 
     def encode(self, pixels: Tensor) -> Codes:
@@ -123,7 +123,8 @@ class ConvTokenizer(nn.Module, Saved):
 
     def decode_embeddings(self, embeddings: Tensor) -> Tensor:
         """Code embeddings (B, h, w, C) to pixels (B, 3, H, W)."""
-        z = embeddings.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        z = embeddings.to(self.from_code.weight.dtype).permute(0, 3, 1, 2)
+        z = z.contiguous(memory_format=torch.channels_last)
         pixels: Tensor = self.decoder(self.from_code(z))
         return pixels
 

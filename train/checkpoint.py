@@ -66,7 +66,7 @@ def open_run(
 
     Args:
         out: the run folder; it need not exist.
-        recipe: a dataclass; it may differ from the stored one in `recipe.FREE_KEYS` only.
+        recipe: a dataclass; it may differ from the stored one in keys of its `FREE` only.
         resume: false: refuse a folder with checkpoints.
         accelerator: the main process writes, the others wait.
 

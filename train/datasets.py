@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmgen.data.dataset import ImageTextDataset, Item
 from mmgen.data.pictures import BadSample
-from mmgen.errors import DataError
+from mmgen.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,30 @@ class DataConfig:
         val: held-out pictures of the same kinds; none: nothing is evaluated.
         image_size: pixels a side after resizing and cropping.
         drop_caption: probability of an empty caption, for guidance.
+        limit_bad: share of samples that may be unusable; above it, training stops.
     """
 
     train: str
     val: str | None = None
     image_size: int = 64
     drop_caption: float = 0.1
+    limit_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share."""
+        for name in ("drop_caption", "limit_bad"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"data.{name} must be in [0, 1], not {getattr(self, name)}.")
 
 
 def open_split(config: DataConfig, place: str) -> ImageTextDataset:
     """Open one split of a recipe's data."""
-    return ImageTextDataset(place, image_size=config.image_size, drop_caption=config.drop_caption)
+    return ImageTextDataset(
+        place,
+        image_size=config.image_size,
+        drop_caption=config.drop_caption,
+        limit_bad=config.limit_bad,
+    )
 
 
 def readable(dataset: ImageTextDataset) -> Iterator[Item]:
@@ -48,7 +61,8 @@ def readable(dataset: ImageTextDataset) -> Iterator[Item]:
             dataset.bad[error.key] = error.reason
             if len(dataset.bad) > dataset.limit_bad * len(dataset):
                 raise DataError(
-                    f"{dataset.report()} That is more than {dataset.limit_bad:.0%}; mend the data."
+                    f"{dataset.report()} That is more than {dataset.limit_bad:.0%}; mend the data "
+                    "or raise data.limit_bad."
                 ) from None
             continue
         yield item

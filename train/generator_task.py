@@ -7,9 +7,9 @@ processes and accumulated batches agree; one set of weights learns all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -90,6 +90,8 @@ class GeneratorRecipe:
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     licence: str = ""
     task: Literal["generator"] = "generator"
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"name", "preview_prompts", "sampling", "licence"})
 
     def __post_init__(self) -> None:
         """Refuse shares and units that make no sense."""
@@ -198,6 +200,11 @@ class GeneratorTask:
             labels += [f"{prompt} ({unit.name})" for prompt in prompts]
         return grid(images, columns=len(prompts), labels=labels, scale=2)
 
+    def remarks(self) -> list[str]:
+        """The pictures that could not be encoded, if there were any."""
+        splits = [self.train_set, *([self.val_set] if self.val_set else [])]
+        return [split.report() for split in splits if split.bad]
+
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the whole pipeline."""
         assert isinstance(model, UnifiedModel)
@@ -238,9 +245,12 @@ class GeneratorTask:
 
     def _tokens(self, place: str, folder: Path) -> TokenDataset:
         # The others of a machine wait for its first process and find its cache.
-        first = make_accelerator(self.recipe.train).local_main_process_first()
+        accelerator = make_accelerator(self.recipe.train)
+        device = accelerator.device
+        self.vision.to(device)
+        first, dataset = accelerator.local_main_process_first(), open_split(self.recipe.data, place)
         with first, progress_of(f"Encoding {place}") as progress:
-            return cached_tokens(self.vision, open_split(self.recipe.data, place), folder, progress)
+            return cached_tokens(self.vision, dataset, folder, progress, device=device)
 
     def _starting_model(self) -> UnifiedModel:
         recipe = self.recipe
@@ -258,14 +268,15 @@ class GeneratorTask:
         if recipe.init is not None:
             return _trained_model(Path(recipe.init), config, self.vision)
         model = UnifiedModel(config)
-        model.set_code_vectors(self.vision.embed(torch.arange(self.vision.codebook_size)))
+        codes = torch.arange(self.vision.codebook_size, device=_device(self.vision))
+        model.set_code_vectors(self.vision.embed(codes).cpu())
         return model
 
 
 def _trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
     """The transformer of a pipeline, which must have these sizes and draw the codes of `vision`."""
-    model = UnifiedModel.from_pretrained(folder / "transformer")
-    if model.config != config:
+    trained = UnifiedModel.from_pretrained(folder / "transformer")
+    if _shapes(trained.config) != _shapes(config):
         raise CheckpointError(
             f"{folder} has other sizes or units than this recipe; copy them from "
             f"{folder / 'transformer' / 'config.json'}."
@@ -275,7 +286,15 @@ def _trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) -
             f"{folder} draws the codes of another visual tokenizer; set `tokenizer` of this recipe "
             f"to {folder / 'vision'}."
         )
+    model = UnifiedModel(config)
+    model.load_state_dict(trained.state_dict())
     return model.train()
+
+
+def _shapes(config: UnifiedConfig) -> UnifiedConfig:
+    """A configuration without what only training looks at."""
+    units = tuple(replace(unit, weight=1.0) for unit in config.units)
+    return replace(config, units=units, backbone=replace(config.backbone, dropout=0.0))
 
 
 def _text_tokenizer(recipe: GeneratorRecipe, data: TokenDataset) -> TextTokenizer:

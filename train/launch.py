@@ -64,10 +64,11 @@ class Stop:
 
     Attributes:
         name: name of the signal that came to this process, or "another process".
+        number: its number (SIGTERM's if it came to another process).
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self.name = "another process"
+        self.name, self.number = "another process", int(signal.SIGTERM)
         self._accelerator = accelerator
         self._asked = False
         self._previous: dict[signal.Signals, Any] = {}
@@ -90,7 +91,7 @@ class Stop:
         return bool(self._accelerator.check_trigger())
 
     def _ask(self, number: int, _: FrameType | None) -> None:
-        self._asked, self.name = True, signal.Signals(number).name
+        self._asked, self.name, self.number = True, signal.Signals(number).name, number
         self._restore()
 
     def _restore(self) -> None:

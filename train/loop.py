@@ -51,7 +51,8 @@ def train(task: Task, config: TrainConfig, *, recipe: Any = None, resume: bool =
 
     Raises:
         UserError: the folder belongs to another recipe, the loss is not finite, no data, ...
-        SystemExit: SIGTERM or SIGINT came; the checkpoint is written and the exit code is 0.
+        SystemExit: SIGTERM or SIGINT came; the checkpoint is written and the exit code is 128 plus
+            the signal's number, as a shell reports it.
     """
     accelerator = make_accelerator(config)
     if config.threads is not None:
@@ -110,7 +111,7 @@ class _Run:
                 f"Stopped by {stop.name} after step {state.step}, which is saved in {self.out}; "
                 "the same command goes on from there."
             )
-            raise SystemExit(0)
+            raise SystemExit(128 + stop.number)
         return self._export()
 
     def close(self) -> None:
@@ -169,6 +170,8 @@ class _Run:
             ):
                 self.task.export(model, place)
             self.reporter.say(f"Trained {self.state.step} steps; the result is in {folder}.")
+            for remark in self.task.remarks():
+                self.reporter.say(remark)
         self.accelerator.wait_for_everyone()
         return folder
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmgen.errors import CheckpointError
+from mmgen.train.muon import Muon, linear_weights
 from mmgen.train.recipe import TrainConfig
 
 
@@ -28,19 +30,21 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters; vectors (biases, norms) are not decayed."""
-    decayed, plain = _groups(network)
-    tensors = [p for _, p in [*decayed, *plain]]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for _, p in decayed], "weight_decay": config.weight_decay},
-            {"params": [p for _, p in plain], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=all(p.device.type in ("cpu", "cuda") for p in tensors),  # one pass over memory
-    )
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return `config.optimizer` over the trainable parameters; vectors are not decayed."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    matrices = linear_weights(network) if config.optimizer == "muon" else set()
+    others = [p for p in parameters if p not in matrices]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p in matrices], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "muon":
+        groups = [{**group, "matrices": not i} for i, group in enumerate(groups)]
+        return Muon(groups, config.learning_rate, config.betas)
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)  # one pass over memory
+    return torch.optim.AdamW(groups[1:], config.learning_rate, config.betas, fused=fused)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
@@ -48,7 +52,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> d
     state = optimizer.state_dict()["state"]
     return {
         f"{name}/{key}": value
-        for index, name in enumerate(_names(network))
+        for index, name in enumerate(_names(optimizer, network))
         for key, value in state.get(index, {}).items()
     }
 
@@ -61,7 +65,7 @@ def load_optimizer(
     Raises:
         CheckpointError: a tensor belongs to no parameter of the network.
     """
-    index = {name: i for i, name in enumerate(_names(network))}
+    index = {name: i for i, name in enumerate(_names(optimizer, network))}
     parameters = dict(network.named_parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for full, tensor in tensors.items():
@@ -95,11 +99,6 @@ def average_gradients(parameters: Iterable[nn.Parameter], processes: int) -> Non
             grad.copy_(part.view_as(grad))
 
 
-def _groups(network: nn.Module) -> tuple[list[tuple[str, nn.Parameter]], ...]:
-    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    return [x for x in trained if x[1].ndim >= 2], [x for x in trained if x[1].ndim < 2]
-
-
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     # A moment must have its parameter's strides (channels last): fused AdamW walks flat memory.
     if tensor.shape != parameter.shape:
@@ -107,7 +106,7 @@ def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
-def _names(network: nn.Module) -> list[str]:
+def _names(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[str]:
     # The order in which the optimiser numbers its parameters.
-    decayed, plain = _groups(network)
-    return [name for name, _ in [*decayed, *plain]]
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return [names[p] for group in optimizer.param_groups for p in group["params"]]

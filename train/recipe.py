@@ -7,6 +7,7 @@ way round as in PyYAML's 1.1), and a key that stands twice is an error instead o
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import importlib.resources
 import json
@@ -14,7 +15,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 
@@ -33,11 +34,12 @@ class TrainConfig:
         out: run folder (log, previews, checkpoints, final product).
         batch_size: samples in one batch of the task.
         accumulation: batches whose gradients are averaged into one step.
-        learning_rate: peak learning rate of AdamW.
+        optimizer: "adamw", or "muon": Muon for the weights of linear layers, AdamW for the others.
+        learning_rate: peak learning rate of the optimiser.
         min_learning_rate: where the cosine ends.
         warmup_steps: steps of linear warm-up from zero.
         cooldown: shape of the learning rate after the warm-up.
-        betas: decay rates of AdamW's two moments.
+        betas: decay rates of AdamW's two moments; the first is that of Muon's momentum too.
         weight_decay: decoupled weight decay of tensors with two or more axes.
         clip_norm: largest gradient norm of a network; none: no clipping.
         mixed_precision: type of automatic mixed precision.
@@ -52,10 +54,17 @@ class TrainConfig:
         trackers: names of trackers of accelerate that also get the log.
     """
 
+    # What may change between two commands on one run folder: how long, how reported, how fast.
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {"steps", "log_every", "eval_every", "preview_every", "save_every", "keep_last", "threads"}
+        | {"trackers", "out"}
+    )
+
     steps: int
     out: str
     batch_size: int = 32
     accumulation: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 3e-4
     min_learning_rate: float = 0.0
     warmup_steps: int = 100
@@ -91,13 +100,6 @@ class TrainConfig:
     def _require(self, name: str, good: bool, what: str) -> None:
         if not good:
             raise ConfigError(f"{name} must be {what}, not {getattr(self, name)!r}.")
-
-
-# What may change between two commands on one run folder: how long, how it is reported, how fast.
-FREE_KEYS = frozenset(
-    {"steps", "log_every", "eval_every", "preview_every", "save_every", "keep_last", "threads"}
-    | {"trackers", "out"}
-)
 
 
 def load_recipe(source: str | Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
@@ -189,27 +191,44 @@ def dump(recipe: Any) -> str:
 
 
 def fingerprint(recipe: Any) -> str:
-    """Hash of everything in a recipe that shapes the result (all but `FREE_KEYS`)."""
+    """Hash of everything in a recipe that shapes the result.
+
+    Keys named in a dataclass's `FREE` do not count, nor do keys that have their default value, so
+    that a key which a later version adds leaves running runs alone.
+    """
     plain = json.dumps(_binding(recipe), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def difference(stored: Any, asked: Any) -> str | None:
     """Name the first binding key in which two recipes differ, with both values; else None."""
-    old, new = _binding(stored), _binding(asked)
+    old, new = flatten(_binding(stored)), flatten(_binding(asked))
+    values = flatten(to_dict(stored)), flatten(to_dict(asked))
     for key in [*new, *old]:
         if (key in old, old.get(key)) != (key in new, new.get(key)):
-            return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+            there, here = (value.get(key) for value in values)
+            return f"{key} is {there!r} there and {here!r} here"
     return None
 
 
-def _binding(recipe: Any) -> dict[str, Any]:
-    if isinstance(recipe, TrainConfig):
-        free = set(FREE_KEYS)
-    else:
-        parts = [n for n in vars(recipe) if isinstance(getattr(recipe, n), TrainConfig)]
-        free = {f"{part}.{key}" for part in parts for key in FREE_KEYS}
-    return {key: value for key, value in flatten(to_dict(recipe)).items() if key not in free}
+def _binding(value: Any) -> Any:
+    """Plain data of a recipe without its free keys and its defaults."""
+    if isinstance(value, (list, tuple)):
+        return [_binding(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    kept = {}
+    for item in dataclasses.fields(value):
+        own = getattr(value, item.name)
+        if item.name not in getattr(value, "FREE", ()) and own != _default(item):
+            kept[item.name] = _binding(own)
+    return kept
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default  # MISSING, which equals no value
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,5 +52,8 @@ class Task(Protocol):
     def preview(self, model: nn.Module) -> Image.Image | None:
         """A picture of what the model can do now, with the averaged weights."""
 
+    def remarks(self) -> list[str]:
+        """What to tell the user at the end, such as pictures that could not be used."""
+
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the final product, with the averaged weights, into an empty folder."""

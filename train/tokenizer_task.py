@@ -191,6 +191,11 @@ class TokenizerTask:
         reconstruction = model(pixels.to(_device(model)))[0].cpu()
         return grid(to_pil(torch.cat([pixels, reconstruction])), columns=len(pixels), scale=2)
 
+    def remarks(self) -> list[str]:
+        """The pictures that could not be used, if there were any."""
+        splits = [self.dataset, *([self.held_out] if self.held_out else [])]
+        return [split.report() for split in splits if split.bad]
+
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the tokenizer."""
         assert isinstance(model, ConvTokenizer)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmgen.data.captions import Caption
-from mmgen.data.dataset import ImageTextDataset
+from mmgen.data.dataset import ImageTextDataset, report_bad
 from mmgen.data.draws import epoch_order, sample_draw
 from mmgen.errors import CheckpointError, DataError
 from mmgen.files import read_json, write_json
@@ -46,6 +46,8 @@ def cached_tokens(
     dataset: ImageTextDataset,
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    device: torch.device | str = "cpu",
 ) -> TokenDataset:
     """Open the cache in `folder`, building it if it is not there.
 
@@ -54,6 +56,7 @@ def cached_tokens(
         dataset: what is encoded.
         folder: of the cache.
         progress: called with pictures done and pictures in all.
+        device: where the tokenizer is.
 
     Raises:
         CheckpointError: the folder holds tokens of another tokenizer or of other pictures, or
@@ -64,7 +67,7 @@ def cached_tokens(
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise CheckpointError(f"{folder} holds no tokens; name another folder with `tokens`.")
         with replacing_folder(folder) as place:
-            _build(tokenizer, dataset, place, progress)
+            _build(tokenizer, dataset, _Writer(place, device), progress)
     return TokenDataset(folder, tokenizer.fingerprint, _source_hash(dataset))
 
 
@@ -106,6 +109,9 @@ class TokenDataset:
         if not 0 < len(self.keys) == meta["count"]:
             raise CheckpointError(f"The tokens in {folder} are incomplete; delete the folder.")
         self.indices = torch.cat(indices)  # (N, t, h, w) int32
+        self.bad: dict[str, str] = meta.get("bad", {})
+        """Key and reason of each sample that could not be encoded."""
+        self.name = str(meta.get("name", folder))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -115,6 +121,10 @@ class TokenDataset:
         """(t, h, w)."""
         t, h, w = self.indices.shape[1:]
         return t, h, w
+
+    def report(self) -> str:
+        """Say in one line how many samples could not be encoded, and name them with reasons."""
+        return report_bad(self.bad, len(self) + len(self.bad), self.name)
 
     def epoch(
         self,
@@ -146,10 +156,9 @@ class TokenDataset:
 def _build(
     tokenizer: VisualTokenizer,
     dataset: ImageTextDataset,
-    place: Path,
+    writer: _Writer,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    writer = _Writer(place)
     for item in readable(dataset):
         writer.add(tokenizer, item.pixels, item.key, item.captions)
         if progress:
@@ -157,11 +166,12 @@ def _build(
     writer.flush(tokenizer)
     writer.close_shard()
     write_json(
-        place / META,
+        writer.place / META,
         {
             "format": 1,
             "fingerprint": tokenizer.fingerprint,
             "source": _source_hash(dataset),
+            "name": dataset.source.name,
             "count": writer.count,
             "shards": writer.shards,
             "bad": dataset.bad,
@@ -172,8 +182,8 @@ def _build(
 class _Writer:
     """Collects pictures to batches and batches to shards."""
 
-    def __init__(self, place: Path) -> None:
-        self.place, self.shards, self.count = place, 0, 0
+    def __init__(self, place: Path, device: torch.device | str) -> None:
+        self.place, self.device, self.shards, self.count = place, device, 0, 0
         self.pixels: list[Tensor] = []
         self.indices: list[Tensor] = []
         self.lines: list[str] = []
@@ -198,9 +208,9 @@ class _Writer:
     @torch.inference_mode()
     def flush(self, tokenizer: VisualTokenizer) -> None:
         if self.pixels:
-            indices = tokenizer.encode(torch.stack(self.pixels)).indices
+            indices = tokenizer.encode(torch.stack(self.pixels).to(self.device)).indices
             assert indices is not None
-            self.indices.append(indices.int())
+            self.indices.append(indices.int().cpu())
             self.pixels = []
 
     def close_shard(self) -> None:

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from mmgen.errors import UserError
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+from mmgen.files import PICTURE_FORMATS
 
 
 def is_picture_file(out: Path) -> bool:
@@ -31,8 +30,8 @@ def check_place(out: Path) -> None:
         is_folder = folder.is_dir()
     except OSError as error:  # no permission, or a name that no file can have
         raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
-    if is_picture_file(out) and out.suffix.lower() not in PICTURE_SUFFIXES:
-        endings = ", ".join(PICTURE_SUFFIXES)
+    if is_picture_file(out) and out.suffix.lower() not in PICTURE_FORMATS:
+        endings = ", ".join(PICTURE_FORMATS)
         raise UserError(f"{out} has no picture's ending; use one of {endings}, or name a folder.")
     if not is_folder:
         raise UserError(f"{folder} is a file, not a folder; choose another place.")

@@ -34,6 +34,13 @@ def sample(
     guidance: Annotated[
         float | None, typer.Option(help="How strongly the prompt pulls; 1: not at all.")
     ] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(help="Guide only between these shares of the tokens, such as 0.1:0.8."),
+    ] = None,
+    guidance_ramp: Annotated[
+        str | None, typer.Option(help="How guidance grows: constant, linear, cosine.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="0: always the likeliest.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0: all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest share; 1: all.")] = None,
@@ -46,6 +53,9 @@ def sample(
         bool, typer.Option("--reproducible", help="The same tokens in any batch; slower.")
     ] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Folder or name of a pipeline; default: the shipped one.")
     ] = None,
@@ -64,6 +74,8 @@ def sample(
         "negative_prompt": negative,
         "num_images_per_prompt": count,
         "guidance_scale": guidance,
+        "guidance_interval": _interval(guidance_interval),
+        "guidance_ramp": guidance_ramp,
         "seed": seed,
         "unit": unit,
         "order": order,
@@ -74,7 +86,7 @@ def sample(
         "reproducible": reproducible,
     }
     with progress_of("Drawing") as update:
-        pipe = _load(model, threads)
+        pipe = _load(model, threads, device)
         output = pipe(prompts, **settings, progress=update)
         files = _write(output, out, scale)
     _say_what_was_cut(pipe, prompts)
@@ -82,10 +94,23 @@ def sample(
         typer.echo(file)
 
 
-def _load(model: str | None, threads: int | None) -> Pipeline:
+def _interval(words: str | None) -> tuple[float, float] | None:
+    if words is None:
+        return None
+    try:
+        start, stop = map(float, words.split(":"))
+    except ValueError:
+        raise UserError(
+            f"--guidance-interval is '{words}'; give two shares, such as 0.1:0.8."
+        ) from None
+    return start, stop
+
+
+def _load(model: str | None, threads: int | None, device: str | None) -> Pipeline:
+    from mmgen.devices import usable_device
     from mmgen.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(model)
+    pipe = Pipeline.from_pretrained(model).to(usable_device(device))
     if threads is not None:
         import torch
 

@@ -33,6 +33,9 @@ def check(
         int | None, typer.Option(help="Pixels a side; default: the pipeline's, or 64.")
     ] = None,
     limit: Annotated[int, typer.Option(help="Look at no more pictures than this.")] = 2000,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Side-by-side picture to write.")] = Path(
         "tokenizer-check.png"
     ),
@@ -48,7 +51,7 @@ def check(
     with progress_of("Reconstructing") as update:
         from mmgen.tokenizer_check import check_tokenizer
 
-        result = check_tokenizer(model, data, size, limit, update)
+        result = check_tokenizer(model, data, size, limit, update, device)
     for line in result.lines():
         typer.echo(line)
     result.save(out)

@@ -160,14 +160,7 @@ class ImageTextDataset:
 
     def report(self) -> str:
         """Say in one line how many samples were bad so far, and name them with their reasons."""
-        if not self.bad:
-            return f"No bad samples in {self.source.name}."
-        named = [f"{key!r} ({reason})" for key, reason in sorted(self.bad.items())]
-        more = f" and {len(named) - 20} more" if len(named) > 20 else ""
-        return (
-            f"Skipped {len(named)} bad of {len(self)} samples in {self.source.name}: "
-            f"{', '.join(named[:20])}{more}."
-        )
+        return report_bad(self.bad, len(self), self.source.name)
 
     def _stream(self, parts: list[np.ndarray], key: tuple[int, int]) -> Iterator[Batch]:
         """Yield the batches in order while `workers` threads prepare the next ones."""
@@ -228,3 +221,18 @@ class ImageTextDataset:
             self._cache[index] = pixels
             self._cached[index] = sample.captions  # last: it tells other threads that all is there
         return pixels, sample.captions
+
+
+def report_bad(bad: dict[str, str], total: int, name: str) -> str:
+    """One line that counts and names the bad samples of a data set.
+
+    Args:
+        bad: reason of each, by key.
+        total: samples in all, the bad ones included.
+        name: of the data set.
+    """
+    if not bad:
+        return f"No bad samples in {name}."
+    named = [f"{key!r} ({reason})" for key, reason in sorted(bad.items())]
+    more = f" and {len(named) - 20} more" if len(named) > 20 else ""
+    return f"Skipped {len(named)} bad of {total} samples in {name}: {', '.join(named[:20])}{more}."

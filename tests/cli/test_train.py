@@ -131,7 +131,7 @@ def test_an_interrupted_run_saves_and_says_so(
     wait_for(place / "runs/long/checkpoints/step-4/manifest.json", running)
     os.kill(running.pid, signal.SIGINT)
     done = mmgen.finish(running)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (130, "")
     stopped = re.search(r"Stopped by SIGINT after step (\d+), which is saved", done.out)
     assert stopped and (place / f"runs/long/checkpoints/step-{stopped[1]}").is_dir()
 

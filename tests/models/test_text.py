@@ -98,8 +98,6 @@ def test_length_and_end(text: TextTokenizer) -> None:
     assert ended[0].tolist() == [*whole[:5], EOS]
     short = [*text.ids("a cat", 50), EOS]
     assert ended[1, : len(short)].tolist() == short and int(valid[1].sum()) == len(short)
-    padded, valid = text.encode(["a cat"], 9, pad_to=9)
-    assert padded.shape == (1, 9) and int(valid.sum()) == len(short) - 1
 
 
 def test_decoding_stops_at_the_first_end_and_skips_the_rest_of_the_specials(

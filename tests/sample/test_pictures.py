@@ -19,11 +19,12 @@ from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 from safetensors.torch import load_file
 
 from mmgen.errors import UserError
-from mmgen.sample.pictures import FORMATS, grid, read_recipe, save_picture, to_pil
+from mmgen.files import PICTURE_FORMATS
+from mmgen.sample.pictures import grid, read_recipe, save_picture, to_pil
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("MMGEN_SHARED", ROOT.parent / "shared"))
-SUFFIXES = list(FORMATS)
+SUFFIXES = list(PICTURE_FORMATS)
 RECIPE = {
     "prompt": 'ein Fuchs 🦊 "im" Schnee\n雪の中の狐\u0000 é \\ </x>',
     "seed": 2**63 - 1,
@@ -176,7 +177,7 @@ def test_a_recipe_survives(suffix: str, tmp_path: Path) -> None:
     assert read_recipe(str(path)) == RECIPE
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing left beside it
     with Image.open(path) as image:
-        assert image.format == FORMATS[suffix.lower()]
+        assert image.format == PICTURE_FORMATS[suffix.lower()]
         assert image.size == (24, 16)
 
 

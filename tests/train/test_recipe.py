@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -198,6 +199,7 @@ FREE = {
 BINDING = {
     "batch_size": 7,
     "accumulation": 7,
+    "optimizer": "muon",
     "learning_rate": 0.5,
     "min_learning_rate": 1e-5,
     "warmup_steps": 7,
@@ -224,3 +226,31 @@ def test_which_keys_may_change_between_commands() -> None:
     assert "width is 8 there and 3 here" in str(
         difference(TinyRecipe(base), TinyRecipe(base, width=3))
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    size: int = 1
+    colour: str = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """`TinyRecipe` as a later version might have it."""
+
+    train: TrainConfig
+    width: int = 8
+    parts: tuple[Part, ...] = (Part(),)
+    title: str = ""
+    FREE: ClassVar[frozenset[str]] = frozenset({"title"})
+
+
+def test_a_key_that_a_later_version_adds_leaves_running_runs_alone() -> None:
+    base = TrainConfig(steps=1, out="x")
+    assert fingerprint(Grown(base)) == fingerprint(TinyRecipe(base))
+    small, red = Grown(base, parts=(Part(2),)), Grown(base, parts=(Part(2, "red"),))
+    assert fingerprint(small) == fingerprint(red) != fingerprint(Grown(base))
+    blue = Grown(base, parts=(Part(2, "blue"),))
+    assert fingerprint(blue) != fingerprint(small) and "parts" in str(difference(small, blue))
+    assert fingerprint(Grown(base, title="a")) == fingerprint(Grown(base, title="b"))
+    assert difference(Grown(base, title="a"), Grown(base, title="b")) is None

@@ -158,7 +158,7 @@ def test_signal_saves_and_ends_with_a_sentence(
     assert process.pid is not None
     os.kill(process.pid, number)
     process.join(60)
-    assert process.exitcode == 0
+    assert process.exitcode == 128 + number
     last = told.read_text().splitlines()[-1]
     assert last.startswith(f"Stopped by {number.name} after step ")
     step = int(last.split(" after step ")[1].split(",")[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mmgen.errors import CheckpointError, ConfigError, UserError
+from mmgen.errors import CheckpointError, ConfigError, DataError, UserError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.unified import Unit
 from mmgen.pipeline import Pipeline, SamplingDefaults
@@ -101,6 +103,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def chipped(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures, one of them broken."""
+    folder = tmp_path_factory.mktemp("data") / "chipped"
+    shutil.copytree(pictures, folder)
+    (folder / "3.png").write_text("no picture")
+    return folder
+
+
 # -- the visual tokenizer ----------------------------------------------------------------------
 
 
@@ -147,6 +158,25 @@ def test_a_tokenizer_run_leaves_a_tokenizer_and_its_numbers(pictures: Path, trai
     assert 5 < lines[-1]["eval"]["psnr"] < 60 and -1 < lines[-1]["eval"]["ssim"] < 1
     with Image.open(trained / "previews" / "step-6.png") as sheet:
         assert sheet.width > COUNT * 2 * SIZE and sheet.height > 2 * 2 * SIZE
+
+
+def test_pictures_that_could_not_be_used_are_named_at_the_end(
+    chipped: Path, vision: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataConfig(str(chipped), image_size=SIZE, limit_bad=0.2)
+    loss = TokenizerLossConfig(l1=1.0, perceptual=0.0)
+    recipe = tokenizer_recipe(chipped, tmp_path / "tokenizer", data=data, loss=loss)
+    train(TokenizerTask(recipe), recipe.train, recipe=recipe)
+    said = r"Skipped 1 bad of 10 samples in .*chipped: '3\.png' \(it is not a picture.*\)\."
+    assert re.search(said, capsys.readouterr().out)
+    second = generator_recipe(chipped, vision, tmp_path / "generator", 1, data=data)
+    run_generator(second)
+    assert re.search(said, capsys.readouterr().out)
+    strict = replace(recipe, data=replace(data, limit_bad=0.0), train=schedule(tmp_path / "third"))
+    with pytest.raises(DataError, match="more than 0%"):
+        train(TokenizerTask(strict), strict.train, recipe=strict)
+    with pytest.raises(ConfigError, match=r"data\.limit_bad must be in \[0, 1\], not 2"):
+        DataConfig(str(chipped), limit_bad=2)
 
 
 def test_dead_codes_are_revived(plain: Path, tmp_path: Path) -> None:
@@ -389,6 +419,12 @@ def test_training_starts_from_a_pipeline(
     pipe = Pipeline.from_pretrained(init)
     assert task.model.fingerprint == pipe.transformer.fingerprint and task.model.training
     assert task.text.fingerprint == pipe.text.fingerprint
+    lighter = tuple(replace(unit, weight=3.0) for unit in recipe.units)
+    looser = replace(recipe.backbone, dropout=0.1)
+    changed = GeneratorTask(replace(recipe, units=lighter, backbone=looser)).model
+    assert changed.config.units == lighter and changed.config.backbone.dropout == 0.1
+    for a, b in zip(changed.parameters(), pipe.transformer.parameters()):
+        assert torch.equal(a, b)
     wider = replace(recipe, backbone=BackboneConfig(width=64, depth=2, heads=2))
     with pytest.raises(CheckpointError, match="has other sizes or units"):
         GeneratorTask(wider)
@@ -460,15 +496,17 @@ def test_one_process_of_a_machine_encodes_and_the_others_wait(
     seen: list[str] = []
 
     class Turns:
+        device = torch.device("cpu")
+
         @contextmanager
         def local_main_process_first(self) -> Iterator[None]:
             seen.append("turn")
             yield
             seen.append("over")
 
-    def encode(*words: Any) -> TokenDataset:
+    def encode(*words: Any, **more: Any) -> TokenDataset:
         seen.append(words[2].name)
-        return cached_tokens(*words)
+        return cached_tokens(*words, **more)
 
     monkeypatch.setattr(generator_task, "make_accelerator", lambda config: Turns())
     monkeypatch.setattr(generator_task, "cached_tokens", encode)

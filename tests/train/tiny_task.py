@@ -93,6 +93,9 @@ class TinyTask:
     def preview(self, model: nn.Module) -> Image.Image | None:
         return Image.new("RGB", (4, 4), (self.config.seed, 0, 0))
 
+    def remarks(self) -> list[str]:
+        return ["Two samples were odd."]
+
     def export(self, model: nn.Module, folder: Path) -> None:
         tensors = {f"model.{name}": t.contiguous() for name, t in model.state_dict().items()}
         tensors["noise_seen"] = self.noise_seen
