@@ -77,6 +77,11 @@ class Pipeline:
         self.transformer.eval()
         self._hashed: tuple[list[tuple[int, int]], str] | None = None
 
+    def __repr__(self) -> str:
+        """Name, size and units."""
+        units = ", ".join(unit.name for unit in self.transformer.config.units)
+        return f"Pipeline('{self.info.name}', {self.info.image_size} pixels, units: {units})"
+
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path | None = None) -> Self:
         """Load a pipeline.
@@ -245,6 +250,8 @@ class Pipeline:
         from mmgen.sample.draw import DrawSettings
 
         batch = images if isinstance(images, list) else [images]
+        if any(not hasattr(image, "convert") for image in batch):
+            raise UserError("Give PIL pictures to caption; open files with PIL.Image.open.")
         if not batch:
             raise UserError("There is no picture to caption; give at least one.")
         settings = DrawSettings(temperature=temperature, top_p=top_p)
@@ -304,6 +311,10 @@ class Pipeline:
         from mmgen.sample.engine import DecodeSettings
         from mmgen.sample.guidance import Guidance
 
+        if not isinstance(prompt, (str, list, tuple)) or any(
+            not isinstance(p, str) for p in prompt
+        ):
+            raise UserError(f"A prompt is a text, or a list of texts, not {prompt!r}.")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise UserError("The list of prompts is empty; give at least one text.")

@@ -91,6 +91,8 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
         raise CheckpointError(f"{name} cannot be read: {error.strerror}.") from None
     if name in names:
         return Path(str(resources.files("mmgen.assets") / "pipelines" / name))
+    if is_folder and (Path(name) / "final" / PIPELINE_FILE).is_file():
+        raise CheckpointError(f"{name} is a training run; its pipeline is {Path(name) / 'final'}.")
     if is_folder:
         raise CheckpointError(f"{name} holds no {PIPELINE_FILE}; give the folder of a pipeline.")
     known = suggestion(name, names) if names else "; give the folder of one."

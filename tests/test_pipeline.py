@@ -44,6 +44,10 @@ def codes(pipe: Pipeline, prompt: str | list[str] = "a cat", **settings: Any) ->
     return pipe(prompt, **settings).codes
 
 
+def test_a_pipeline_says_what_it_is(pipe: Pipeline) -> None:
+    assert repr(pipe) == "Pipeline('tiny', 16 pixels, units: neighbor, block, token, any)"
+
+
 # -- folders -----------------------------------------------------------------------------------
 
 
@@ -348,6 +352,8 @@ def test_a_call_is_silent_where_the_pipeline_speaks() -> None:
     ("settings", "said"),
     [
         ({"prompt": []}, "list of prompts is empty"),
+        ({"prompt": 5}, "A prompt is a text, or a list of texts, not 5"),
+        ({"prompt": ["a cat", 5]}, "A prompt is a text, or a list of texts"),
         ({"num_images_per_prompt": 0}, "is 0; give 1 or more"),
         ({"seed": -1}, "seed -1"),
         ({"top_k": -1}, "top_k"),
@@ -431,6 +437,8 @@ def test_pictures_of_any_size_and_mode_are_captioned(pipe: Pipeline) -> None:
     first = pipe.caption(images[0], temperature=1.0, seed=1)
     assert first == pipe.caption(images[0], temperature=1.0, seed=1)
     assert first != pipe.caption(images[0], temperature=1.0, seed=2)
+    with pytest.raises(UserError, match="Give PIL pictures to caption"):
+        pipe.caption("heart.png")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no picture to caption"):
         pipe.caption([])
     with pytest.raises(ConfigError, match="top_p"):

@@ -61,8 +61,8 @@ def readable(dataset: ImageTextDataset) -> Iterator[Item]:
             dataset.bad[error.key] = error.reason
             if len(dataset.bad) > dataset.limit_bad * len(dataset):
                 raise DataError(
-                    f"{dataset.report()} That is more than {dataset.limit_bad:.0%}; mend the data "
-                    "or raise data.limit_bad."
+                    f"{dataset.report()} These are the ones met so far, already more than "
+                    f"{dataset.limit_bad:.0%}; mend the data or raise data.limit_bad."
                 ) from None
             continue
         yield item

@@ -178,8 +178,9 @@ class ImageTextDataset:
         self.bad |= bad
         if len(self.bad) > self.limit_bad * len(self):
             raise DataError(
-                f"{self.report()} That is more than {self.limit_bad:.0%}; mend the data or raise "
-                "limit_bad."
+                f"{self.report()} These are the ones met so far, already more than "
+                f"{self.limit_bad:.0%}; mend the data or raise limit_bad "
+                "(data.limit_bad in a recipe)."
             )
         return batch
 

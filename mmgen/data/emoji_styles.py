@@ -193,7 +193,7 @@ def _rasterise(svg: str) -> Image.Image:
         from resvg_py import svg_to_bytes
     except ImportError:
         raise UserError(
-            "Drawing emoji needs the wheel resvg_py; install it with `pip install mmgen-ar[data]`."
+            "Drawing emoji needs the wheel resvg_py; install it with `pip install resvg_py`."
         ) from None
     png = svg_to_bytes(
         svg_string=svg, width=CANVAS, height=CANVAS, background="#ffffff", skip_system_fonts=True

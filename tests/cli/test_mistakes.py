@@ -217,6 +217,14 @@ def test_wrong_usage_is_plain(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_folder_of_a_run_names_its_pipeline(
+    mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "run" / "final")
+    done = mmgen("sample", "a cat", "--model", "run", cwd=tmp_path)
+    assert_one_sentence(done, "run is a training run; its pipeline is run/final.")
+
+
 def test_a_newer_format_asks_for_an_upgrade(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "model")
     file = tmp_path / "model/pipeline.json"
