@@ -25,8 +25,13 @@ def usable_device(name: str | torch.device | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:  # torch's own words list twenty kinds of device
+        raise ConfigError(
+            f"The device '{name}' cannot be used (no such kind); take cpu, cuda or mps."
+        ) from None
+    try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise ConfigError(
             f"The device '{name}' cannot be used ({reason}); `mmgen doctor` says what can."

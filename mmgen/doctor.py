@@ -76,7 +76,7 @@ def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     missing = [package for package in packages if not _installed(package)]
     if not missing:
         return Finding(f"extra {name}", "installed")
-    why = f"for what needs it: pip install {' '.join(missing)}"
+    why = f"pip install {' '.join(missing)}"
     return Finding(f"extra {name}", "not installed", why)
 
 

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from mmgen.request import Request
     from mmgen.sample.draw import DrawSettings
     from mmgen.sample.engine import Step
+    from mmgen.sample.guidance import Ramp
     from mmgen.tokenizers_vis.conv import ConvTokenizer
 
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
 
 OutputType = Literal["pil", "codes"]
-Ramp = Literal["constant", "linear", "cosine"]
 
 
 @dataclass

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from mmgen.errors import ConfigError, suggestion
 
-_UNITS = ("share", "steps", "tokens")
-_RAMPS = ("constant", "linear", "cosine")
+Unit = Literal["share", "steps", "tokens"]
+Ramp = Literal["constant", "linear", "cosine"]
+
+_UNITS: tuple[str, ...] = get_args(Unit)
+_RAMPS: tuple[str, ...] = get_args(Ramp)
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Guidance:
     scale: float = 1.0
     start: float = 0.0
     stop: float | None = None
-    unit: Literal["share", "steps", "tokens"] = "share"
-    ramp: Literal["constant", "linear", "cosine"] = "constant"
+    unit: Unit = "share"
+    ramp: Ramp = "constant"
 
     def __post_init__(self) -> None:
         self.validate()

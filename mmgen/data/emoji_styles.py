@@ -193,7 +193,7 @@ def _rasterise(svg: str) -> Image.Image:
         from resvg_py import svg_to_bytes
     except ImportError:
         raise UserError(
-            "Drawing emoji needs the wheel resvg_py; install it with `pip install resvg_py`."
+            "Drawing emoji needs the wheel resvg_py; install it with `pip install resvg_py==0.5.0`."
         ) from None
     png = svg_to_bytes(
         svg_string=svg, width=CANVAS, height=CANVAS, background="#ffffff", skip_system_fonts=True
