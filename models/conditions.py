@@ -57,6 +57,10 @@ class Features(NamedTuple):
     values: Tensor
     valid: Tensor
 
+    def to(self, device: torch.device) -> Features:
+        """The same on another device."""
+        return Features(self.values.to(device), self.valid.to(device))
+
 
 Given = Tensor | Features  # what a caller passes: labels (B,) long, or features
 
