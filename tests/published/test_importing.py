@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import PARTS, official_weights, save, tokenizer
+from fake_systems import PARTS, official_weights, save, tokenizer
 from safetensors.torch import save_file
 
 from mmgen.components import load_component

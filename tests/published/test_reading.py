@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import Evil, save, save_pickle
+from fake_systems import Evil, save, save_pickle
 from safetensors.torch import save_file
 
 from mmgen.errors import CheckpointError
