@@ -26,7 +26,6 @@ def describe(
         UserError: no pictures, or weights that only draw.
     """
     from mmgen import request
-    from mmgen.models.unified import UnifiedModel
     from mmgen.noise import picture_seeds
 
     batch = images if isinstance(images, list) else [images]
@@ -34,8 +33,7 @@ def describe(
         raise UserError("Give PIL pictures to caption; open files with PIL.Image.open.")
     if not batch:
         raise UserError("There is no picture to caption; give at least one.")
-    if not isinstance(pipe.transformer, UnifiedModel):
-        raise UserError(f"The weights of '{pipe.info.name}' only draw; they write no captions.")
+    pipe.two_way()
     seeds, size = picture_seeds(seed, len(batch)), request.BATCH
     return [
         text
@@ -51,12 +49,10 @@ def _describe(
 
     from mmgen.data.fit import fit_pixels
     from mmgen.models.schedule import to_slots
-    from mmgen.models.text import TextTokenizer
-    from mmgen.models.unified import UnifiedModel, plan_for
+    from mmgen.models.units import plan_for
     from mmgen.sample.text import decode_text
 
-    model, text = pipe.transformer, pipe.text
-    assert isinstance(model, UnifiedModel) and isinstance(text, TextTokenizer)
+    text, model = pipe.two_way()
     pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in images])
     unit = model.config.units[0]
     with torch.inference_mode():

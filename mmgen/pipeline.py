@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import mmgen
 from mmgen.config import to_dict
 from mmgen.devices import usable_device
-from mmgen.errors import ConfigError, suggestion
+from mmgen.errors import ConfigError, UserError, suggestion
 from mmgen.files import write_json
 from mmgen.pipeline_folder import (
     FORMAT,
@@ -290,6 +290,21 @@ class Pipeline:
         from mmgen.sample.draw import DrawSettings
 
         return describe(self, images, seed, DrawSettings(temperature=temperature, top_p=top_p))
+
+    def two_way(self) -> tuple[TextTokenizer, UnifiedModel]:
+        """Text tokenizer and transformer of weights that read text and write it.
+
+        Raises:
+            UserError: these weights only draw.
+        """
+        from mmgen.models.text import TextTokenizer
+        from mmgen.models.unified import UnifiedModel
+
+        if isinstance(self.text, TextTokenizer) and isinstance(self.transformer, UnifiedModel):
+            return self.text, self.transformer
+        raise UserError(
+            f"The weights of '{self.info.name}' only draw; they read and write no text."
+        )
 
     # -- a call, step by step --------------------------------------------------------------------
 

@@ -158,6 +158,7 @@ def load_parts(
     Raises:
         CheckpointError: a piece is missing or damaged, or they were not made for each other.
     """
+    refuse_incomplete(folder)
     # Only now what needs torch: a wrong name is refused at once.
     from mmgen.components import class_of, load_component
     from mmgen.models.text import TextTokenizer
@@ -194,6 +195,21 @@ def _facts(text: Any, vision: Any, transformer: Any, info: PipelineInfo) -> list
         for side in config.grid[1:]:
             facts.append(("pixels a side", info.image_size, side * stride))
     return facts
+
+
+def refuse_incomplete(folder: Path) -> None:
+    """Refuse a pipeline that cannot draw: an imported one may be a tokenizer alone.
+
+    Raises:
+        CheckpointError: a visual tokenizer or a transformer is missing.
+    """
+    there = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    for needed in ("vision", "transformer"):
+        if there and needed not in there:
+            raise CheckpointError(
+                f"There is no folder {folder / needed}, and a pipeline of only "
+                f"{' and '.join(there)} cannot draw; import or copy them together."
+            )
 
 
 def refuse_strangers(folder: Path, facts: list[Fact]) -> None:

@@ -48,6 +48,21 @@ def condition_kind(pipe: Pipeline) -> str:
     return "text" if condition is None else str(condition.kind)
 
 
+def part_read(pipe: Pipeline, prompt: str) -> str | None:
+    """The part of a prompt that fits what the pipeline reads; None if all of it does."""
+    from mmgen.models.text import TextTokenizer
+    from mmgen.models.text_features import TextEncoder
+
+    if isinstance(pipe.text, TextEncoder):
+        return pipe.text.part_read(prompt)
+    if not isinstance(pipe.text, TextTokenizer):
+        return None
+    longest: int = pipe.two_way()[1].config.max_text
+    if len(pipe.text.ids(prompt, longest + 1)) <= longest:
+        return None
+    return pipe.text.decode(pipe.text.ids(prompt, longest))
+
+
 def prefix_of(pipe: Pipeline, request: Request) -> Prefix:
     """Rows before the pictures of a request, with the unconditional branch if it is guided."""
     from mmgen.models.unified import UnifiedModel

@@ -89,6 +89,13 @@ class TextEncoder:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def part_read(self, text: str) -> str | None:
+        """The part of a text that fits; None if all of it does."""
+        ids = self.tokenizer(clean_caption(text))["input_ids"]
+        if len(ids) <= self.length:
+            return None
+        return str(self.tokenizer.decode(ids[: self.length - 1], skip_special_tokens=True))
+
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> Features:
         """Features of `texts`, cleaned as the published captions were; padded on the left."""
