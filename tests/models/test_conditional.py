@@ -50,7 +50,9 @@ def captions(batch: int = 3) -> Features:
     return pad_left(torch.randn(batch, WORDS, CHANNELS), valid)
 
 
-def decoded(model: Any, given: Any, guidance: Guidance | None = None) -> tuple[Tensor, Tensor, Plan]:
+def decoded(
+    model: Any, given: Any, guidance: Guidance | None = None
+) -> tuple[Tensor, Tensor, Plan]:
     """Greedy codes in slot order, the logits that they were drawn from, and the plan."""
     plan = plan_for(model.config.units[0], model.config.grid)
     guidance = guidance or Guidance(1.0)
@@ -72,10 +74,10 @@ def decoded(model: Any, given: Any, guidance: Guidance | None = None) -> tuple[T
 def test_cached_decoding_equals_the_one_pass_forward(
     unit: Unit, grid: tuple[int, int, int], captioned: bool, silent: bool, positions: Any
 ) -> None:
-    condition = FeatureConfig(channels=CHANNELS, rows=WORDS) if captioned else ClassConfig(classes=7)
-    model = make(
-        unit, grid, condition=condition, positions=positions, silent_condition=silent
+    condition = (
+        FeatureConfig(channels=CHANNELS, rows=WORDS) if captioned else ClassConfig(classes=7)
     )
+    model = make(unit, grid, condition=condition, positions=positions, silent_condition=silent)
     given = captions() if captioned else torch.tensor([0, 3, 7])
     codes, logits, plan = decoded(model, given)
     with torch.inference_mode():
@@ -152,7 +154,9 @@ def test_every_weight_learns() -> None:
 
 @pytest.mark.parametrize("captioned", [True, False])
 def test_a_saved_model_is_the_same(captioned: bool, tmp_path: Path) -> None:
-    condition = FeatureConfig(channels=CHANNELS, rows=WORDS) if captioned else ClassConfig(classes=7)
+    condition = (
+        FeatureConfig(channels=CHANNELS, rows=WORDS) if captioned else ClassConfig(classes=7)
+    )
     model = make(NEIGHBOR, condition=condition, positions="yx", silent_condition=True)
     model.save_pretrained(tmp_path)
     again = ConditionalModel.from_pretrained(tmp_path)
