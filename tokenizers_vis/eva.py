@@ -47,7 +47,7 @@ class EvaConfig:
 
 
 def build_eva(config: EvaConfig) -> nn.Module:
-    """The tower: normalised pixels (B, 3, S, S) to tokens (B, 1 + patches, W), class token first."""
+    """The tower: normalised pixels (B, 3, S, S) to tokens (B, 1 + patches, W), class first."""
     from timm.models.eva import Eva
 
     tower: nn.Module = Eva(

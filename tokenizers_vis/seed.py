@@ -1,10 +1,10 @@
-"""SEED: a picture to 32 codes with a left-to-right order, and codes to what a diffusion model takes.
+"""SEED: a picture to 32 codes, ordered from left to right, and codes to what diffusion models take.
 
     pixels -> EVA tower -> norm -> causal Q-Former -> MLP -> nearest code        (encode)
     code vectors -> MLP -> transformer blocks -> head -> embedding               (to_embedding)
 
 v1 (arXiv 2307.08041) ends in 77 vectors that stand for the text features of Stable Diffusion 1,
-v2 (arXiv 2310.01218) in one image embedding of unCLIP. `mmgen.tokenizers_vis.detokenize` draws the
+v2 (arXiv 2310.01218) in one image embedding of unCLIP. `mmgen.tokenizers_vis.diffusion` draws the
 picture.
 
 Shapes: B pictures, N = 32 tokens, V tower width, W = 768 width, C = 32 channels of a code.
@@ -100,6 +100,13 @@ class SeedConfig:
             if (inner.width, inner.memory_width) != (width, width):
                 raise ConfigError(f"The head's Q-Former must be {width} wide, and its memory too.")
 
+    @property
+    def embedding_shape(self) -> tuple[int, ...]:
+        """Of one picture's embedding: (out,), or (queries, out) for several vectors."""
+        if isinstance(self.head, QueryHeadConfig) and self.head.queries > 1:
+            return self.head.queries, self.head.out
+        return (self.head.out,)
+
 
 class SeedTokenizer(nn.Module, Saved):
     """Pictures to codes on the grid (1, 1, N), and codes to the embedding of a diffusion model."""
@@ -180,8 +187,8 @@ class SeedTokenizer(nn.Module, Saved):
             UserError: always; says what draws them.
         """
         raise UserError(
-            "SEED codes become a picture through a diffusion model; wrap the tokenizer in "
-            "mmgen.tokenizers_vis.detokenize.UnclipTokenizer (v2) or TextImageTokenizer (v1)."
+            "SEED codes become a picture through a diffusion model; wrap the tokenizer and a "
+            "diffusers pipeline in mmgen.tokenizers_vis.diffusion.DiffusionTokenizer."
         )
 
     def embed(self, indices: Tensor) -> Tensor:
