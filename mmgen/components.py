@@ -13,6 +13,8 @@ from mmgen.saving import CONFIG_FILE
 # Class -> module. Nothing else is ever imported on a file's word.
 CLASSES = {
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
+    "SeedTokenizer": "mmgen.tokenizers_vis.seed",
+    "UnclipConditioner": "mmgen.tokenizers_vis.unclip",
     "UnifiedModel": "mmgen.models.unified",
 }
 
