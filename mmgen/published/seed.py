@@ -158,9 +158,9 @@ def _refuse_other(said: Mapping[str, Any], found: Mapping[str, Any], where: str)
 
 
 def _notes(unused: int, tower: Mapping[str, Any]) -> tuple[str, ...]:
-    notes = [f"{unused} tensors that only training used were left out"] if unused else []
+    notes = [f"tensors left out, since inference does not need them: {unused}"] if unused else []
     if not tower:
-        notes.append("no image tower: to encode pictures, import it together with eva_vit_g.pth")
+        notes.append("no image tower: to encode pictures, give eva_vit_g.pth too")
     return tuple(notes)
 
 

@@ -31,12 +31,12 @@ V1 = replace(V2, head=QueryHeadConfig(qformer=HEAD_QFORMER, queries=7, out=16))
 
 
 def tiny_seed(config: SeedConfig = V2) -> SeedTokenizer:
-    """A tokenizer whose weights are large enough for different pictures to get different codes."""
+    """A tokenizer whose codes differ from picture to picture and along a picture."""
     torch.manual_seed(0)
     network = SeedTokenizer(config)
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.5 if "vision." in name else 0.3)
+            nn.init.normal_(parameter, std=0.5 if "vision." in name else 0.15)
     return network.eval()
 
 
@@ -55,9 +55,7 @@ def tiny_unclip(folder: Path, **schedule: Any) -> Any:
         feature_extractor=None,
         image_encoder=None,
         image_normalizer=normalizer.eval(),
-        image_noising_scheduler=DDPMScheduler(
-            **{"beta_schedule": "squaredcos_cap_v2", **schedule}
-        ),
+        image_noising_scheduler=DDPMScheduler(**{"beta_schedule": "squaredcos_cap_v2", **schedule}),
         scheduler=DDIMScheduler(prediction_type="v_prediction", set_alpha_to_one=False),
         unet=_unet(class_embed_type="projection", projection_class_embeddings_input_dim=32),
         vae=_vae(),
