@@ -14,6 +14,8 @@ from mmgen.saving import CONFIG_FILE
 CLASSES = {
     "ConditionalModel": "mmgen.models.conditional",
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
+    "SeedTokenizer": "mmgen.tokenizers_vis.seed",
+    "UnclipConditioner": "mmgen.tokenizers_vis.unclip",
     "UnifiedModel": "mmgen.models.unified",
 }
 

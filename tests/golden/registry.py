@@ -36,9 +36,6 @@ MISSING = frozenset(
         ("nbp", "video-tokenizer"),
         ("open-magvit2", "class-conditional AR, factorised sub-tokens"),
         ("open-magvit2", "tokenizer"),
-        ("seed", "tokenize"),
-        ("seed", "tokenize and detokenize (v1)"),
-        ("seed", "unCLIP conditioning"),
         ("xar", "c2i"),
         ("xar", "entities"),
     }
