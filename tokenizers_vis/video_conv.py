@@ -206,8 +206,8 @@ class TimeBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, t, h, w) to the same shape."""
         y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        return x + y
+        out: Tensor = x + self.conv2(F.silu(self.norm2(y)))
+        return out
 
 
 class CausalConv3d(nn.Module):
@@ -229,7 +229,7 @@ class CausalConv3d(nn.Module):
 
 def as_clips(frames: Tensor, batch: int) -> Tensor:
     """Return frames (B*T, C, H, W) as clips (B, C, T, H, W); undoes `losses.as_frames`."""
-    return frames.unflatten(0, (batch, -1)).transpose(1, 2)
+    return frames.reshape(batch, -1, *frames.shape[1:]).transpose(1, 2)
 
 
 def _indices(codes: Codes) -> Tensor:
