@@ -17,6 +17,7 @@ CLASSES = {
     "SeedTokenizer": "mmgen.tokenizers_vis.seed",
     "UnclipConditioner": "mmgen.tokenizers_vis.unclip",
     "UnifiedModel": "mmgen.models.unified",
+    "VideoConvTokenizer": "mmgen.tokenizers_vis.video_conv",
 }
 
 
