@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from mmgen.errors import ConfigError
 from mmgen.models.backbone import Backbone, BackboneConfig, Modulation, make_norm
 from mmgen.models.cache import KVCache
+from mmgen.models.decodable import Prefix
 from mmgen.models.flow import FlowDraws, Noised, add_noise, time_level
 from mmgen.models.plan import Plan, compile_plan
-from mmgen.models.rope import rope_table
-from mmgen.models.rows import Rows, row_mask
+from mmgen.models.rope import Rope, rope_table
+from mmgen.models.rows import Cursor, Rows, row_mask
 from mmgen.models.schedule import Schedule, make_schedule
 from mmgen.saving import Saved
 
@@ -78,32 +79,38 @@ class VelocityConfig:
         return self.stacks[0].width
 
 
-@dataclass
-class LatentRows(Rows):
-    """Rows of latents; `x` (B, R, C) are the latents themselves.
-
-    Args:
-        slot: (R,) long, the slot of each row.
-    """
-
-    slot: Tensor
-
-
 class Conditions(NamedTuple):
     """What adaLN makes of every label at every time: one entry a stack, M = U * T."""
 
     stacks: tuple[tuple[Tensor, ...], ...]
     times: int
 
-    def at(self, label: Tensor, time: Tensor) -> tuple[Modulation, ...]:
-        """Modulations of rows, one a stack.
 
-        Args:
-            label: (B,) long, which of the U labels a sequence has.
-            time: (R,) or (1,) long, which of the T times a row has; one for all rows.
-        """
-        row = label[:, None] * self.times + time
-        return tuple(Modulation(blocks, row) for blocks in self.stacks)
+class Moment(NamedTuple):
+    """Which label and which time the rows of a pass have.
+
+    Args:
+        conditions: of all labels and times.
+        label: (B,) long, which of the U labels a sequence has.
+        time: (E,) long, which of the T times the rows of each block have.
+    """
+
+    conditions: Conditions
+    label: Tensor
+    time: Tensor
+
+
+@dataclass
+class LatentRows(Rows):
+    """Rows of latents; `x` (B, R, C) are the latents themselves.
+
+    Args:
+        slot: (R,) long, the slot of each row.
+        modulations: what adaLN does to the rows, one a stack.
+    """
+
+    slot: Tensor
+    modulations: tuple[Modulation, ...]
 
 
 class VelocityModel(nn.Module, Saved):
@@ -157,13 +164,53 @@ class VelocityModel(nn.Module, Saved):
             labels: (B,) long, `no_label` where there is none.
         """
         plan = compile_plan(self.schedule, "self", noisy_context=True)
-        rows = self.rows(plan, torch.arange(plan.rows), noised.latents)
-        conditions = self.conditions(labels, noised.time)
         label = torch.arange(len(labels), device=labels.device)
-        time = self.schedule.block_of_slot.to(labels.device)
-        return self.run(rows, conditions.at(label, time))
+        time = torch.arange(self.schedule.blocks, device=labels.device)
+        moment = Moment(self.conditions(labels, noised.time), label, time)
+        latents = noised.latents
+        chosen, cursor = torch.arange(plan.rows), self.prefix(labels).cursor
+        return self.run(self.image_rows(plan, chosen, latents, "", cursor, moment))
 
-    # -- network -------------------------------------------------------------------------------
+    # -- rows ----------------------------------------------------------------------------------
+
+    def prefix(self, labels: Tensor, guided: bool = False) -> Prefix:
+        """Nothing stands before the picture: the labels (B,) only count the sequences."""
+        batch = len(labels) * (2 if guided else 1)
+        none = torch.zeros(0, dtype=torch.long, device=labels.device)
+        rows = Rows(
+            x=self.out.weight.new_zeros(batch, 0, self.config.channels),
+            coords=torch.zeros(1, 0, 3, device=labels.device),
+            block=none,
+            lane=none,
+            valid=torch.zeros(batch, 0, dtype=torch.bool, device=labels.device),
+        )
+        return Prefix(rows, Cursor(torch.zeros(batch, device=labels.device)), guided)
+
+    def image_rows(
+        self,
+        plan: Plan,
+        chosen: Tensor,
+        values: Tensor,
+        unit: str,
+        cursor: Cursor,
+        tables: Moment,
+    ) -> LatentRows:
+        """Some rows of a plan; see `Decodable`. `tables` tells their labels and times."""
+        device = values.device
+        slot, block = plan.source[chosen], plan.block[chosen]
+        time = tables.time[(block - 1).to(device)]
+        if bool((block == block[0]).all()):
+            time = time[:1]  # one time for all rows: its modulation is not repeated
+        row = tables.label[:, None] * tables.conditions.times + time
+        return LatentRows(
+            x=values[:, slot.to(device)],
+            coords=plan.coords[chosen][None].to(device),
+            block=(cursor.block + block).to(device),
+            lane=plan.lane[chosen].to(device),
+            valid=torch.ones(len(values), len(chosen), dtype=torch.bool, device=device),
+            slot=slot.to(device),
+            modulations=tuple(Modulation(blocks, row) for blocks in tables.conditions.stacks),
+        )
 
     def conditions(self, labels: Tensor, times: Tensor) -> Conditions:
         """Compute adaLN for labels (U,) at times (U, T), or (T,) for all of them alike."""
@@ -172,50 +219,40 @@ class VelocityModel(nn.Module, Saved):
         stacks = tuple(stack.backbone.modulations(told.flatten(0, 1)) for stack in self.stacks)
         return Conditions(stacks, times.shape[-1])
 
-    def rows(self, plan: Plan, chosen: Tensor, latents: Tensor) -> LatentRows:
-        """Some rows of a plan.
+    def tables(self) -> None:
+        """Nothing is the same for all visits of a generation but what `conditions` computes."""
 
-        Args:
-            plan: of this model's schedule.
-            chosen: (R,) long, which rows.
-            latents: (B, R, C), what they carry.
-        """
-        device = latents.device
-        return LatentRows(
-            x=latents,
-            coords=plan.coords[chosen][None].to(device),
-            block=plan.block[chosen].to(device),
-            lane=plan.lane[chosen].to(device),
-            valid=torch.ones(latents.shape[:2], dtype=torch.bool, device=device),
-            slot=plan.source[chosen].to(device),
-        )
+    # -- network -------------------------------------------------------------------------------
 
-    def run(
-        self,
-        rows: LatentRows,
-        modulations: tuple[Modulation, ...],
-        caches: tuple[KVCache, ...] | None = None,
-    ) -> Tensor:
-        """Velocities (B, R, C) of the rows; with caches, lane-0 rows are kept in them.
-
-        Kept rows must come first among the rows that are fed.
-        """
-        each = caches or (None,) * len(self.stacks)
+    def run(self, rows: LatentRows, cache: tuple[KVCache, ...] | None = None) -> Tensor:
+        """Velocities (B, R, C) of the rows; see `Decodable`."""
+        each = cache or (None,) * len(self.stacks)
         mask = row_mask(rows, each[0])
-        x = rows.x
-        for stack, modulation, cache in zip(self.stacks, modulations, each):
+        x = rows.x.to(self.out.weight.dtype)
+        for stack, modulation, kept in zip(self.stacks, rows.modulations, each):
             pairs = stack.backbone.config.head_dim // 4
             rope = rope_table(rows.coords, (0, pairs, pairs), self.config.rope_base)
-            x = stack(x, rows.slot)
-            x = stack.norm(stack.backbone(x, rope, mask, cache, modulation))
-        kept = int((rows.lane == 0).sum())
-        for cache in caches or ():
-            cache.keep(rows.block[:kept], rows.valid[:, :kept])
+            x = stack(x, rows.slot, rope, mask, kept, modulation)
+        context = int((rows.lane == 0).sum())
+        for kept in cache or ():
+            kept.keep(rows.block[:context], rows.valid[:, :context])
         out: Tensor = self.out(x)
         return out
 
-    def new_caches(self, batch: int, capacity: int) -> tuple[KVCache, ...]:
-        """Empty caches of `capacity` rows, one a stack."""
+    def queries(self, hidden: Tensor, heads: tuple[str, ...], reads: Tensor) -> Tensor:
+        """Velocities (B, n, C) of slots, given those of rows; see `Decodable`."""
+        return hidden[:, reads[0]]
+
+    def logits(self, queries: Tensor, tables: None) -> Tensor:
+        """Refuse: latents have no logits.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("These weights predict velocities of latents; decode with a FlowDecider.")
+
+    def new_cache(self, batch: int, capacity: int) -> tuple[KVCache, ...]:
+        """An empty cache of `capacity` rows for each stack."""
         return tuple(stack.backbone.new_cache(batch, capacity) for stack in self.stacks)
 
 
@@ -232,9 +269,18 @@ class Stack(nn.Module):
         self.backbone = Backbone(config)
         self.norm = make_norm(config)
 
-    def forward(self, x: Tensor, slot: Tensor) -> Tensor:
-        """(B, R, source) at slots (R,) to the rows (B, R, W) that the backbone is fed."""
-        out: Tensor = self.entry_norm(self.enter(x) + self.places[slot])
+    def forward(
+        self,
+        x: Tensor,
+        slot: Tensor,
+        rope: Rope,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        modulation: Modulation,
+    ) -> Tensor:
+        """(B, R, source) of rows at slots (R,) to (B, R, W); the rest as in `Backbone`."""
+        x = self.entry_norm(self.enter(x) + self.places[slot])
+        out: Tensor = self.norm(self.backbone(x, rope, mask, cache, modulation))
         return out
 
 

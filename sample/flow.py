@@ -11,17 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError, suggestion
+from mmgen.models.velocity import Conditions, Moment, VelocityModel
+from mmgen.noise import gaussian
+from mmgen.sample.deciding import Decided, Turn
 
 Solver = Literal["euler", "heun", "euler-maruyama"]
 SOLVERS: tuple[str, ...] = get_args(Solver)
 
 Velocity = Callable[[Tensor, int], Tensor]  # state and index of its time -> velocity, both float64
+FlowNoise = Callable[[int, Tensor, int], Tensor]  # (block, slots (n,), visit) -> (B, n, C)
 StepNoise = Callable[[int], Tensor]  # index of the step -> standard normal noise like the state
 
 
@@ -105,3 +110,90 @@ def solve(
         else:
             x = x + dt * v
     return x
+
+
+@dataclass(frozen=True)
+class FlowDecider:
+    """Latents of a block: from noise to data, with a visit of the network at every solver step.
+
+    The finished blocks are context at time 0 in both branches; they are fed with the first visit
+    and stay in the cache. What labels and times do to the network is computed once for all visits.
+
+    Args:
+        model: in evaluation mode.
+        labels: (B,) long.
+        seeds: (B,) int64, the seed of each picture.
+        settings: solver and steps.
+        noise: standard normal numbers to use instead of the counter-based ones.
+        segment: which picture of the sequence this is; part of the noise counter.
+        trace: called with step, visit and the raw velocities (G, n, C), for reference runs.
+    """
+
+    model: VelocityModel
+    labels: Tensor
+    seeds: Tensor
+    settings: FlowSettings
+    noise: FlowNoise | None = None
+    segment: int = 0
+    trace: Callable[[int, int, Tensor], None] | None = None
+
+    def blank(self, batch: int, slots: int, device: torch.device) -> Tensor:
+        """(B, N, C) float32 zeros."""
+        return torch.zeros(batch, slots, self.model.config.channels, device=device)
+
+    def decide(self, turn: Turn) -> Decided:
+        """Visit the network once or more a solver step."""
+        guided = turn.scale is not None
+        times = self._times[turn.step]
+
+        def velocity(x: Tensor, index: int) -> Tensor:
+            values = turn.values.clone()
+            values[:, turn.slots] = x.float()
+            said = turn.feed(values, self._moment(turn.step, index, guided))
+            if self.trace:
+                self.trace(turn.step, index, said)
+            return turn.guided(said).double()
+
+        def noise(visit: int) -> Tensor:
+            return self._noise(turn, visit)
+
+        x = solve(self.settings.solver, velocity, noise(0), times, lambda i: noise(i + 1))
+        return Decided(x.float())
+
+    def _noise(self, turn: Turn, visit: int) -> Tensor:
+        """Numbers (B, n, C): visit 0 is where the block begins, visit 1 + i follows step i."""
+        if self.noise:
+            return self.noise(turn.step, turn.slots, visit)
+        channels = self.model.config.channels
+        drawn = gaussian(self.seeds, turn.slots, channels, visit=visit, segment=self.segment)
+        return drawn.to(turn.values.device)
+
+    @cached_property
+    def _times(self) -> list[Tensor]:
+        blocks = self.model.schedule.blocks
+        return [self.settings.times(block, blocks) for block in range(blocks)]
+
+    @cached_property
+    def _kinds(self) -> tuple[Tensor, Tensor]:
+        """The different labels (U,), the unconditional one last, and which each picture has."""
+        different, which = self.labels.unique(return_inverse=True)
+        return torch.cat([different, different.new_tensor([self.model.no_label])]), which
+
+    @cached_property
+    def _different_times(self) -> Tensor:
+        """(T,) float64, rising from the 0 of finished blocks."""
+        return torch.cat([torch.zeros(1, dtype=torch.float64), *self._times]).unique()
+
+    @cached_property
+    def _conditions(self) -> Conditions:
+        labels = self._kinds[0]
+        return self.model.conditions(labels, self._different_times.to(labels.device))
+
+    def _moment(self, step: int, index: int, guided: bool) -> Moment:
+        """Labels and times of the rows of a visit."""
+        different, which = self._kinds
+        if guided:
+            which = torch.cat([which, torch.full_like(which, len(different) - 1)])
+        time = torch.zeros(self.model.schedule.blocks, dtype=torch.long)
+        time[step] = int(torch.searchsorted(self._different_times, self._times[step][index]))
+        return Moment(self._conditions, which, time.to(which.device))
