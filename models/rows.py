@@ -22,7 +22,7 @@ class Rows:
 
     Args:
         x: (B, R, W) embeddings.
-        coords: (B, R, 3) float positions (t, y, x).
+        coords: (B or 1, R, 3) float positions (t, y, x).
         block: (R,) long, grows along the sequence.
         lane: (R,) long, 0 context, 1 query.
         valid: (B, R) bool, False for padding.
@@ -48,7 +48,9 @@ class Cursor:
 
 
 def concatenate(parts: list[Rows]) -> Rows:
-    """Lay rows end to end."""
+    """Lay rows end to end; a single part stays what it is."""
+    if len(parts) == 1:
+        return parts[0]
     return Rows(
         x=torch.cat([part.x for part in parts], dim=1),
         coords=torch.cat([part.coords for part in parts], dim=1),
