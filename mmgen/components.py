@@ -14,6 +14,7 @@ from mmgen.saving import CONFIG_FILE
 CLASSES = {
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
     "UnifiedModel": "mmgen.models.unified",
+    "VelocityModel": "mmgen.models.velocity",
 }
 
 

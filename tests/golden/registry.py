@@ -44,8 +44,6 @@ MISSING = frozenset(
         ("seed", "tokenize"),
         ("seed", "tokenize and detokenize (v1)"),
         ("seed", "unCLIP conditioning"),
-        ("xar", "c2i"),
-        ("xar", "entities"),
     }
 )
 
