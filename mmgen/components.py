@@ -18,6 +18,7 @@ CLASSES = {
     "UnclipConditioner": "mmgen.tokenizers_vis.unclip",
     "UnifiedModel": "mmgen.models.unified",
     "VideoConvTokenizer": "mmgen.tokenizers_vis.video_conv",
+    "VelocityModel": "mmgen.models.velocity",
 }
 
 

@@ -48,7 +48,9 @@ class Cursor:
 
 
 def concatenate(parts: list[Rows]) -> Rows:
-    """Lay rows end to end."""
+    """Lay rows end to end; a single part stays what it is."""
+    if len(parts) == 1:
+        return parts[0]
     return Rows(
         x=torch.cat([part.x for part in parts], dim=1),
         coords=torch.cat([part.coords for part in parts], dim=1),

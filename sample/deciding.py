@@ -23,7 +23,7 @@ from mmgen.sample.draw import DrawSettings, draw
 from mmgen.sample.guidance import guide
 
 Noise = Callable[[int, Tensor, int], Tensor]  # (step, slots (n,), K) -> Gumbel noise (B, n, K)
-Feed = Callable[[int, Tensor], Tensor]  # (step, values (B, N, ...)) -> queries (G, n, ...)
+Feed = Callable[[int, Tensor, Any], Tensor]  # (step, values (B, N, ...), tables) -> (G, n, ...)
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,18 @@ class Turn:
     tables: Any
     feed_rows: Feed
 
-    def feed(self, values: Tensor | None = None) -> Tensor:
-        """Feed the rows of this step.
+    def feed(self, values: Tensor | None = None, tables: Any = None) -> Tensor:
+        """Feed the rows of this step; a second time those alone that are no context.
 
         Args:
             values: (B, N) or (B, N, C) to make the rows from (default: what is decided).
+            tables: what else they are made from (default: the network's own).
 
         Returns:
             What the heads say about the slots, (G, n, ...).
         """
-        return self.feed_rows(self.step, self.values if values is None else values)
+        values = self.values if values is None else values
+        return self.feed_rows(self.step, values, self.tables if tables is None else tables)
 
     def guided(self, said: Tensor) -> Tensor:
         """Both branches (G, ...) to one (B, ...); the same tensor if there is only one."""

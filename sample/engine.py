@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,17 +159,21 @@ class _Session:
         queries = int(torch.bincount(plan.block[plan.lane == 1]).max()) if plan.lane.any() else 0
         capacity = len(prefix.rows) + int(plan.keep.sum()) + queries
         self.cache = model.new_cache(len(prefix.rows.x), capacity)
+        self.visited = -1  # the last step that was fed: its context is in the cache
 
-    def feed(self, step: int, values: Tensor) -> Tensor:
+    def feed(self, step: int, values: Tensor, tables: Any) -> Tensor:
         """Feed the rows of a step; returns what the heads say about its slots, (G, n, ...)."""
         chosen = self.plan.rows_for_step(step)
-        parts = [self.prefix.rows] if step == 0 else []
+        again, self.visited = step == self.visited, step
+        if again:
+            chosen = chosen[self.plan.lane[chosen] == 1]
+        parts = [self.prefix.rows] if step == 0 and not again and len(self.prefix.rows) else []
         if len(chosen):
             if self.prefix.guided:
                 values = torch.cat([values, values])
             cursor = self.prefix.cursor
             parts.append(
-                self.model.image_rows(self.plan, chosen, values, self.unit, cursor, self.tables)
+                self.model.image_rows(self.plan, chosen, values, self.unit, cursor, tables)
             )
         rows = concatenate(parts)
         hidden = self.model.run(rows, self.cache)

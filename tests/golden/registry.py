@@ -30,8 +30,6 @@ MISSING = frozenset(
         ("nbp", "video frame prediction (prefix frames)"),
         ("nbp", "video-tokenizer"),
         ("open-magvit2", "class-conditional AR, factorised sub-tokens"),
-        ("xar", "c2i"),
-        ("xar", "entities"),
     }
 )
 
