@@ -366,8 +366,8 @@ class Pipeline:
         import torch
 
         for steps in zip(*parts):
-            codes = torch.cat([step.codes for step in steps])
-            yield replace(steps[0], codes=codes, entropy=torch.cat([s.entropy for s in steps]))
+            logits = torch.cat([step.logits for step in steps])
+            yield replace(steps[0], codes=torch.cat([s.codes for s in steps]), logits=logits)
 
     def _steps(self, request: Request) -> Iterator[Step]:
         import torch

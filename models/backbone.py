@@ -92,23 +92,42 @@ class Backbone(nn.Module):
                 nn.init.normal_(module.weight, std=std)
 
     def forward(
-        self, x: Tensor, rope: Rope, mask: Tensor | None, cache: KVCache | None = None
+        self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: KVCache | None = None
     ) -> Tensor:
         """Run the rows x (B, R, W).
 
         Args:
             x: embedded rows.
-            rope: rotary tables of the rows, (B or 1, R, D / 2) each.
+            rope: rotary tables of the rows, (B or 1, R, D / 2) each; None: no rotation.
             mask: (B or 1, R, K) bool, True where row r sees row k; None: sees all.
             cache: where keys and values of earlier rows are; K = cache.length + R with it.
 
         Returns:
             Hidden states (B, R, W), before any final norm.
         """
+        return self.states(x, rope, mask, cache, (self.config.depth,))[0]
+
+    def states(
+        self,
+        x: Tensor,
+        rope: Rope | None,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        depths: tuple[int, ...],
+    ) -> tuple[Tensor, ...]:
+        """Hidden states (B, R, W) at several depths, for heads that are nested in depth.
+
+        Args:
+            x, rope, mask, cache: as in `forward`; without tables positions are in x already.
+            depths: numbers of blocks, each at most the depth.
+        """
         bias = None if mask is None else mask.unsqueeze(1)  # (B, 1, R, K)
-        for block in self.blocks:
+        states = {0: x}
+        for depth, block in enumerate(self.blocks, start=1):
             x = block(x, rope, bias, cache)
-        return x
+            if depth in depths:
+                states[depth] = x
+        return tuple(states[depth] for depth in depths)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of `capacity` rows on the device and in the type of the weights."""
@@ -136,7 +155,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rope: Rope, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
         """(B, R, W) to (B, R, W)."""
         x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, cache))
         out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
@@ -159,12 +180,16 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
 
-    def forward(self, x: Tensor, rope: Rope, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
         """(B, R, W) to (B, R, W); mask (B or 1, 1, R, K)."""
         batch, rows, width = x.shape
         qkv = self.qkv(x).view(batch, rows, -1, self.head_dim).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # (B, H, R, D)
-        q, k = rotate(self.q_norm(q), rope), rotate(self.k_norm(k), rope)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
         if cache is not None:
             k, v = cache.write(self.index, k, v)
         grouped = self.heads != self.kv_heads

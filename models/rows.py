@@ -22,7 +22,7 @@ class Rows:
 
     Args:
         x: (B, R, W) embeddings.
-        coords: (B, R, 3) float positions (t, y, x).
+        coords: (B or 1, R, 3) float positions (t, y, x).
         block: (R,) long, grows along the sequence.
         lane: (R,) long, 0 context, 1 query.
         valid: (B, R) bool, False for padding.

@@ -1,0 +1,251 @@
+"""A picture or a clip behind its condition: LlamaGen's and NAR's transformers, and ours like them.
+
+The sequence is the condition's rows (one for a class, one for each word of a caption; causal),
+then the rows of a plan. Each direction of the head has its own norm and matrix and may read its own
+depth of the backbone: NAR's vertical head stands one block above the horizontal one. Positions are
+rotary, by the row's place in the grid, or a learned table.
+
+`forward` is for training; decoding (`mmgen/sample/engine.py`) feeds the same rows step by step.
+
+Shapes: B batch, T condition rows, R rows, N slots, W width, K codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmgen.errors import ConfigError
+from mmgen.models.backbone import Backbone, BackboneConfig
+from mmgen.models.cache import KVCache
+from mmgen.models.conditions import ClassConfig, Embedded, FeatureConfig, Given, make_condition
+from mmgen.models.decodable import Prefix
+from mmgen.models.heads import MatrixHead, resolve_prefix
+from mmgen.models.plan import Input, Plan
+from mmgen.models.rope import Rope, axis_pairs, rope_table
+from mmgen.models.rows import Cursor, Rows, concatenate, row_mask
+from mmgen.models.units import Unit, find_unit, plan_for
+from mmgen.saving import Saved
+
+NOWHERE = -1.0  # coordinates of a row that has no place: its rotary tables are zero
+States = dict[str, Tensor]  # hidden states (B, R, W) that each direction of the head reads
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A direction of the head, and how many blocks of the backbone it stands on."""
+
+    direction: str
+    depth: int
+
+
+@dataclass(frozen=True)
+class ConditionalConfig:
+    """Sizes of a `ConditionalModel`.
+
+    Args:
+        backbone: the transformer.
+        condition: what stands before the picture.
+        codebook_size: K.
+        grid: (t, h, w) of the pictures it was trained on.
+        units: the schedules it was trained on; the first is the default.
+        taps: the head's directions; all those that the units need.
+        positions: "tyx" and "yx" are rotary over three axes or the picture's two, "learned" is a
+            table over condition and grid.
+        rope_base: see `models/rope.py`.
+        silent_condition: the rotary tables of condition rows are zero and not the identity, so
+            that only their values speak (LlamaGen and NAR were trained so).
+    """
+
+    backbone: BackboneConfig
+    condition: ClassConfig | FeatureConfig
+    codebook_size: int
+    grid: tuple[int, int, int]
+    units: tuple[Unit, ...]
+    taps: tuple[Tap, ...]
+    positions: Literal["tyx", "yx", "learned"] = "tyx"
+    rope_base: float = 100.0
+    silent_condition: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse heads that do not stand on the backbone, or that a unit would miss."""
+        if any(not 0 < tap.depth <= self.backbone.depth for tap in self.taps):
+            raise ConfigError(f"taps must stand on 1 to {self.backbone.depth} blocks.")
+        spoken = {name for unit in self.units for name in plan_for(unit, self.grid).heads}
+        missing = sorted(spoken - {tap.direction for tap in self.taps})
+        if missing or not self.units:
+            raise ConfigError(f"taps needs the direction '{missing[0]}'." if missing else "no unit")
+
+    def unit(self, name: str) -> Unit:
+        """The unit of that name.
+
+        Raises:
+            ConfigError: the weights were not trained on it.
+        """
+        return find_unit(self.units, name)
+
+
+class ConditionalModel(nn.Module, Saved):
+    """Condition rows and visual tokens in one backbone."""
+
+    config_class: ClassVar[type] = ConditionalConfig
+
+    def __init__(self, config: ConditionalConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.backbone.width
+        self.backbone = Backbone(config.backbone)
+        self.condition = make_condition(config.condition, width)
+        self.code_embedding = nn.Embedding(config.codebook_size, width)
+        nn.init.normal_(self.code_embedding.weight, std=0.02)
+        self.places: nn.Embedding | None = None
+        if config.positions == "learned":
+            t, h, w = config.grid
+            self.places = nn.Embedding(config.condition.rows + t * h * w, width)
+            nn.init.normal_(self.places.weight, std=0.02)
+        self.depths = tuple(sorted({tap.depth for tap in config.taps}))
+        names = tuple(tap.direction for tap in config.taps)
+        self.head = MatrixHead(config.backbone, names, config.codebook_size)
+
+    # -- training ------------------------------------------------------------------------------
+
+    def forward(self, condition: Given, codes: Tensor, plan: Plan) -> Tensor:
+        """Logits (B, N, K) float32 of every slot, given the tokens that each one may see.
+
+        Args:
+            condition: labels (B,) long, or features.
+            codes: (B, N) long, in slot order.
+            plan: the schedule, compiled.
+        """
+        hidden = self.run(self.sequence(condition, codes, plan))
+        reads = resolve_prefix(plan.reads, self.config.condition.rows).to(codes.device)
+        return self.head.logits(self.head.queries(hidden, plan.heads, reads))
+
+    def loss(
+        self,
+        condition: Given,
+        codes: Tensor,
+        plan: Plan,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy of the codes; `weight` (B,) float tells what each picture counts."""
+        logits = self(condition, codes, plan)
+        if weight is None:
+            return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+        each = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")  # (B, N)
+        total = (weight.sum() * codes.shape[1]).clamp(min=1)
+        return (each * weight[:, None]).sum() / total
+
+    def sequence(self, condition: Given, codes: Tensor, plan: Plan) -> Rows:
+        """All rows of a finished picture behind its condition."""
+        prefix = self.prefix(condition)
+        chosen = torch.arange(plan.rows)
+        image = self.image_rows(plan, chosen, codes, "", prefix.cursor)
+        return concatenate([prefix.rows, image])
+
+    # -- rows ----------------------------------------------------------------------------------
+
+    def prefix(self, condition: Given, guided: bool = False) -> Prefix:
+        """The condition's rows, and with `guided` those of its null twin behind them.
+
+        Args:
+            condition: labels (B,) long, or features.
+
+        Raises:
+            ConfigError: a label or a shape that the weights were not trained on.
+        """
+        rows: Embedded = self.condition(condition)
+        if guided:
+            null = self.condition(self.condition.null(condition))
+            rows = Embedded(torch.cat([rows.x, null.x]), torch.cat([rows.valid, null.valid]))
+        batch, count, _ = rows.x.shape
+        block = torch.arange(count, device=rows.x.device)
+        place = NOWHERE if self.config.silent_condition else 0.0
+        x = rows.x if self.places is None else rows.x + self.places.weight[:count]
+        return Prefix(
+            Rows(
+                x=x,
+                coords=x.new_full((1, count, 3), place, dtype=torch.float32),
+                block=block,
+                lane=torch.zeros_like(block),
+                valid=rows.valid,
+            ),
+            Cursor(torch.zeros(batch, device=x.device), count),
+            guided,
+        )
+
+    def image_rows(
+        self,
+        plan: Plan,
+        chosen: Tensor,
+        codes: Tensor,
+        unit: str,
+        cursor: Cursor,
+        tables: Any = None,
+    ) -> Rows:
+        """Some rows of a plan; see `Decodable`."""
+        device, batch = codes.device, len(codes)
+        if (plan.input[chosen] != Input.SLOT).any():
+            raise ConfigError("This model has no learned start or mask tokens.")
+        source = plan.source[chosen]
+        x = self.code_embedding(codes[:, source.to(device)])  # (B, r, W)
+        if self.places is not None:
+            x = x + self._learned(plan, source)
+        return Rows(
+            x=x,
+            coords=plan.coords[chosen].unsqueeze(0).to(device),
+            block=(cursor.block + plan.block[chosen]).to(device),
+            lane=plan.lane[chosen].to(device),
+            valid=torch.ones(batch, len(chosen), dtype=torch.bool, device=device),
+        )
+
+    def tables(self) -> Any:
+        """None: nothing is computed once for a generation."""
+        return None
+
+    def _learned(self, plan: Plan, source: Tensor) -> Tensor:
+        assert self.places is not None
+        if plan.schedule.grid != self.config.grid:
+            raise ConfigError(
+                f"These weights know places on the grid {self.config.grid} only, "
+                f"not on {plan.schedule.grid}."
+            )
+        places = self.config.condition.rows + plan.schedule.site[source]
+        return self.places(places.to(self.places.weight.device))  # type: ignore[no-any-return]
+
+    # -- network -------------------------------------------------------------------------------
+
+    def run(self, rows: Rows, cache: KVCache | None = None) -> States:
+        """Hidden states of the rows at the depth of each direction; see `Decodable`."""
+        mask = row_mask(rows, cache)
+        states = self.backbone.states(rows.x, self._rope(rows), mask, cache, self.depths)
+        if cache is not None:
+            kept = int((rows.lane == 0).sum())
+            cache.keep(rows.block[:kept], rows.valid[:, :kept])
+        at = dict(zip(self.depths, states))
+        return {tap.direction: at[tap.depth] for tap in self.config.taps}
+
+    def queries(self, hidden: States, heads: tuple[str, ...], reads: Tensor) -> Tensor:
+        """(B, S, directions, W); see `Decodable`."""
+        return self.head.queries(hidden, heads, reads)
+
+    def logits(self, queries: Tensor, tables: Any = None) -> Tensor:
+        """(B, S, directions, W) to (B, S, K) float32."""
+        return self.head.logits(queries)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache of `capacity` rows."""
+        return self.backbone.new_cache(batch, capacity)
+
+    def _rope(self, rows: Rows) -> Rope | None:
+        if self.places is not None:
+            return None
+        size = self.config.backbone.head_dim
+        pairs = axis_pairs(size) if self.config.positions == "tyx" else (0, size // 4, size // 4)
+        cos, sin = rope_table(rows.coords, pairs, self.config.rope_base)
+        somewhere = rows.coords[..., :1] > NOWHERE
+        return cos * somewhere, sin * somewhere
