@@ -97,12 +97,12 @@ class Pipeline:
         info = read_info(folder)
 
         # Only now what needs torch: a wrong name is refused at once.
+        from mmgen.components import load_component
         from mmgen.models.text import TextTokenizer
         from mmgen.models.unified import UnifiedModel
-        from mmgen.tokenizers_vis.conv import ConvTokenizer
 
         text = TextTokenizer.from_pretrained(folder / "text")
-        vision = ConvTokenizer.from_pretrained(folder / "vision")
+        vision = load_component(folder / "vision")
         transformer = UnifiedModel.from_pretrained(folder / "transformer")
         refuse_strangers(folder, text, vision, transformer, info)
         return cls(text, vision, transformer, info)

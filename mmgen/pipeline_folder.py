@@ -47,6 +47,31 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The published file that a component was made from.
+
+    Args:
+        component: sub-folder of the pipeline.
+        system: such as "llamagen".
+        part: what kind of file it is, such as "VQ tokenizer".
+        file: its name, without a folder.
+        sha256: of the whole file.
+        licence: of the published weights.
+        repository: of the official code.
+        notes: what was said when it was imported, such as "EMA weights".
+    """
+
+    component: str
+    system: str
+    part: str
+    file: str
+    sha256: str
+    licence: str
+    repository: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PipelineInfo:
     """Content of `pipeline.json`.
 
@@ -57,6 +82,7 @@ class PipelineInfo:
         sampling: defaults of a call.
         licence: of the weights, and what must be said of the data.
         training: record of how it was made; free form.
+        sources: published files that it was imported from.
     """
 
     format: int
@@ -65,6 +91,7 @@ class PipelineInfo:
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     licence: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
 
 
 def shipped_pipelines() -> list[str]:
