@@ -23,6 +23,7 @@ from mmgen.pipeline_folder import (
     SamplingDefaults,
     find_pipeline,
     read_info,
+    refuse_incomplete,
     refuse_strangers,
 )
 
@@ -95,6 +96,7 @@ class Pipeline:
         """
         folder = find_pipeline(name_or_folder)
         info = read_info(folder)
+        refuse_incomplete(folder)
 
         # Only now what needs torch: a wrong name is refused at once.
         from mmgen.components import load_component

@@ -144,6 +144,21 @@ def read_info(folder: Path) -> PipelineInfo:
     return from_dict(PipelineInfo, data, str(path))
 
 
+def refuse_incomplete(folder: Path) -> None:
+    """Refuse a pipeline that cannot draw: an imported one may be a tokenizer alone.
+
+    Raises:
+        CheckpointError: a visual tokenizer or a transformer is missing.
+    """
+    there = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    for needed in ("vision", "transformer"):
+        if there and needed not in there:
+            raise CheckpointError(
+                f"There is no folder {folder / needed}, and a pipeline of only "
+                f"{' and '.join(there)} cannot draw; import or copy them together."
+            )
+
+
 def refuse_strangers(
     folder: Path,
     text: TextTokenizer,
