@@ -27,11 +27,11 @@ class SamplingDefaults:
 
     unit: str | None = None
     guidance_scale: float = 3.0
-    guidance_ramp: Literal["constant", "linear", "cosine"] = "constant"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    guidance_ramp: Literal["constant", "linear", "cosine"] = "constant"
     solver: Literal["euler", "heun", "euler-maruyama"] = "euler-maruyama"
     steps: int | tuple[int, ...] = 50
 
