@@ -12,6 +12,7 @@ from mmgen.saving import CONFIG_FILE
 
 # Class -> module. Nothing else is ever imported on a file's word.
 CLASSES = {
+    "ConditionalModel": "mmgen.models.conditional",
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
     "UnifiedModel": "mmgen.models.unified",
     "VelocityModel": "mmgen.models.velocity",
