@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmgen.config import from_dict
 from mmgen.errors import CheckpointError, ConfigError, suggestion
@@ -23,7 +23,7 @@ DEFAULT = "emoji-64"
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What a call uses where it is silent; ranges as in `DrawSettings` and `Guidance`."""
+    """What a call uses where it is silent; see `DrawSettings`, `Guidance` and `FlowSettings`."""
 
     unit: str | None = None
     guidance_scale: float = 3.0
@@ -31,6 +31,9 @@ class SamplingDefaults:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    guidance_ramp: Literal["constant", "linear", "cosine"] = "constant"
+    solver: Literal["euler", "heun", "euler-maruyama"] = "euler-maruyama"
+    steps: int | tuple[int, ...] = 50
 
     def __post_init__(self) -> None:
         """Refuse what a call would refuse."""
