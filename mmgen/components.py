@@ -13,7 +13,10 @@ from mmgen.saving import CONFIG_FILE
 # Class -> module. Nothing else is ever imported on a file's word.
 CLASSES = {
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
+    "ConditionalModel": "mmgen.models.conditional",
+    "LarpTokenizer": "mmgen.tokenizers_vis.larp",
     "UnifiedModel": "mmgen.models.unified",
+    "VideoTokenizer": "mmgen.tokenizers_vis.video",
 }
 
 

@@ -2,7 +2,7 @@
 
 Space is halved at every level after the first, time at those that say so. The first frame is a
 latent frame of its own, so a picture is a clip of one frame, and latent frame j depends on the
-frames 0 .. j * time_stride alone: encoding the beginning of a clip gives the beginning of its codes.
+frames 0 .. j * time_stride alone: the beginning of a clip has the beginning of its codes.
 
 Shapes: pixels (B, 3, T, H, W) in [-1, 1]; grid t = (T - 1) // time_stride + 1, h = H / stride,
 w = W / stride; C = quantizer channels. Spec: nbp.md 2 (NBP, arXiv 2502.07737, after MAGVIT-v2).
