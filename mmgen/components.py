@@ -16,7 +16,7 @@ CLASSES = {
     "ConditionalModel": "mmgen.models.conditional",
     "LarpTokenizer": "mmgen.tokenizers_vis.larp",
     "UnifiedModel": "mmgen.models.unified",
-    "VideoTokenizer": "mmgen.tokenizers_vis.video",
+    "CausalVideoTokenizer": "mmgen.tokenizers_vis.causal_video",
 }
 
 

@@ -13,8 +13,8 @@ from mmgen.errors import CheckpointError
 from mmgen.published import keymap
 from mmgen.published.options import official
 from mmgen.published.systems import Converted, Part, shapes_of
+from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
-from mmgen.tokenizers_vis.video import VideoTokenizer, VideoTokenizerConfig
 
 NESTED = "first_stage_model."  # where a transformer's file keeps its tokenizer
 
@@ -51,14 +51,14 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     nested = {k.removeprefix(NESTED): t for k, t in tensors.items() if k.startswith(NESTED)}
     own = nested or tensors
     config = network_config(shapes_of(own), read, where)
-    network = VideoTokenizer(config)
+    network = CausalVideoTokenizer(config)
     keymap.load(network, keymap.rename(own, rules(config), where), where)
     return Converted("vision", network.eval(), read.image_size)
 
 
 def network_config(
     shapes: Mapping[str, tuple[int, ...]], options: TokenizerOptions, where: str
-) -> VideoTokenizerConfig:
+) -> CausalVideoTokenizerConfig:
     """Sizes from the shapes, the rest from the options.
 
     Raises:
@@ -74,7 +74,7 @@ def network_config(
         coarse, latent = shapes["decoder_layers.0.conv.weight"][:2]
     except KeyError as error:
         raise CheckpointError(f"{where} lacks {error} and is no video tokenizer of NBP.") from None
-    return VideoTokenizerConfig(
+    return CausalVideoTokenizerConfig(
         quantizer=FSQConfig(levels=options.fsq_levels, variant="paper"),
         widths=(fine, middle, middle, coarse),
         res_blocks=units,
@@ -85,7 +85,7 @@ def network_config(
     )
 
 
-def rules(config: VideoTokenizerConfig) -> keymap.Rules:
+def rules(config: CausalVideoTokenizerConfig) -> keymap.Rules:
     """Official layers are numbered through; ours have names."""
     layers = {side: _layers(config, side) for side in ("encoder", "decoder")}
 
@@ -114,7 +114,7 @@ _UNIT = {
 }
 
 
-def _layers(config: VideoTokenizerConfig, side: str) -> list[str]:
+def _layers(config: CausalVideoTokenizerConfig, side: str) -> list[str]:
     """Our name of each official layer."""
     middle = [f"middle.blocks.{j}" for j in range(config.res_blocks)]
     levels: list[str] = []
