@@ -149,9 +149,7 @@ class CausalVideoTokenizer(nn.Module, Saved):
         T is `(t - 1) * time_stride + 1`, so a picture comes back as a clip of one frame.
         """
         if codes.indices is None:
-            raise UserError(
-                "A CausalVideoTokenizer decodes indices; these codes hold only latents."
-            )
+            raise UserError("This tokenizer decodes indices; these codes hold only latents.")
         return self.decode_embeddings(self.embed(codes.indices))
 
     def decode_embeddings(self, embeddings: Tensor) -> Tensor:
