@@ -19,6 +19,10 @@ CLASSES = {
     "UnifiedModel": "mmgen.models.unified",
     "VideoConvTokenizer": "mmgen.tokenizers_vis.video_conv",
     "VelocityModel": "mmgen.models.velocity",
+    "ConditionalModel": "mmgen.models.conditional",
+    "LarpTokenizer": "mmgen.tokenizers_vis.larp",
+    "UnifiedModel": "mmgen.models.unified",
+    "CausalVideoTokenizer": "mmgen.tokenizers_vis.causal_video",
 }
 
 

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from mmgen.errors import ConfigError
 from mmgen.models.backbone import Backbone, BackboneConfig
 from mmgen.models.cache import KVCache
-from mmgen.models.conditions import ConditionConfig, Given, WordCondition, make_condition
+from mmgen.models.conditions import ConditionConfig, Given, make_condition
 from mmgen.models.decodable import Prefix
 from mmgen.models.heads import MatrixHead, resolve_prefix
 from mmgen.models.plan import NONE, Input, Plan
 from mmgen.models.rope import Rope, axis_pairs, rope_table
 from mmgen.models.rows import Cursor, Embedded, Rows, concatenate, row_mask
 from mmgen.models.units import Unit, find_unit, plan_for
+from mmgen.models.words import WordCondition
 from mmgen.saving import Saved
 
 ANY = "any"  # the direction of a head that speaks for all of them
@@ -210,6 +211,10 @@ class ConditionalModel(nn.Module, Saved):
             valid=torch.ones(batch, len(chosen), dtype=torch.bool, device=device),
         )
 
+    def codes_of(self, ids: Tensor) -> Tensor:
+        """Decided ids (...) as codes: one of a start or a word stands for no code and becomes 0."""
+        return torch.where(ids < self.config.codebook_size, ids, 0)
+
     def tables(self) -> Any:
         """None: nothing is computed once for a generation."""
         return None
@@ -231,7 +236,7 @@ class ConditionalModel(nn.Module, Saved):
 
     def _place(self, plan: Plan, chosen: Tensor) -> Tensor:
         """Rows (r,) of the table of learned positions."""
-        before = self.config.condition.rows
+        before: int = self.config.condition.rows
         if self.config.positions == "order":
             if before + plan.rows > self.config.longest:
                 raise ConfigError(

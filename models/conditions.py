@@ -39,7 +39,7 @@ class ClassConfig:
 
     @property
     def extra_ids(self) -> int:
-        """Ids of the codes' vocabulary that are no codes: none, the table is the condition's own."""
+        """Ids of the codes' vocabulary that are no codes."""
         return 0
 
 

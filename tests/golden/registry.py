@@ -25,10 +25,6 @@ Comparisons = Mapping[str, Callable[[Case], Tensor]]
 MISSING = frozenset(
     {
         ("ibq", "class-conditional AR"),
-        ("larp", "video tokenizer"),
-        ("nbp", "class/text-to-video (hybrid start)"),
-        ("nbp", "video frame prediction (prefix frames)"),
-        ("nbp", "video-tokenizer"),
         ("open-magvit2", "class-conditional AR, factorised sub-tokens"),
     }
 )
