@@ -69,6 +69,10 @@ class Features(NamedTuple):
     values: Tensor
     valid: Tensor
 
+    def to(self, device: torch.device) -> Features:
+        """The same on another device."""
+        return Features(self.values.to(device), self.valid.to(device))
+
 
 #: What a caller passes: labels (B,) long, features, words (B, n) long, or an empty tensor (B, 0).
 Given = Tensor | Features | Words
