@@ -150,7 +150,7 @@ class Tracing(CategoricalDecider):
     def decide(self, turn: Turn) -> Decided:
         said = turn.feed()
         self.trace.branches.append(self.model.logits(said, turn.tables))
-        return super().decide(replace(turn, feed_rows=lambda step, values: said))
+        return super().decide(replace(turn, feed_rows=lambda *_: said))
 
 
 def _run(case: Case, guidance: Guidance, given: Tensor | None = None) -> Trace:
