@@ -131,7 +131,7 @@ def test_sizes_that_make_no_network(bad: dict[str, object]) -> None:
 
 def test_the_first_downsampling_looks_right_and_below() -> None:
     """VQGAN pads one zero column right and one zero row below, none left or above."""
-    from mmgen.tokenizers_vis.conv import Downsample
+    from mmgen.tokenizers_vis.blocks import Downsample
 
     layer = Downsample(1)
     with torch.no_grad():
