@@ -16,6 +16,7 @@ CLASSES = {
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
     "UnifiedModel": "mmgen.models.unified",
     "VelocityModel": "mmgen.models.velocity",
+    "VideoConvTokenizer": "mmgen.tokenizers_vis.video_conv",
 }
 
 

@@ -17,6 +17,7 @@ from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, read_info
 from mmgen.sample.pictures import grid, save_picture, to_pil
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.metrics import psnr, ssim
+from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.tokenizers_vis.usage import CodebookUsage
 from mmgen.train.datasets import held_out_pixels
 
@@ -103,7 +104,7 @@ def check_tokenizer(
     tokenizer.grid_for((size, size))
     dataset = ImageTextDataset(data, image_size=size, drop_caption=0.0)
     total = min(limit, len(dataset))
-    usage = CodebookUsage(tokenizer.codebook_size, window=total)
+    usage = CodebookUsage(number_of_codes(tokenizer), window=total)
     scores, originals, rebuilt, seen = [], [], [], 0
     for batch in held_out_pixels(dataset):
         pixels = batch[: limit - seen]
@@ -131,9 +132,9 @@ def check_tokenizer(
         ssim=float(mean[1]),
         used=usage.used,
         perplexity=usage.perplexity,
-        codebook_size=tokenizer.codebook_size,
+        codebook_size=number_of_codes(tokenizer),
         tokens=tokens,
-        bits=tokens * math.log2(tokenizer.codebook_size),
+        bits=tokens * math.log2(number_of_codes(tokenizer)),
         report=dataset.report(),
         pairs=torch.cat([*originals, *rebuilt]),
     )
