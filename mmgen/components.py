@@ -13,6 +13,7 @@ from mmgen.saving import CONFIG_FILE
 # Class -> module. Nothing else is ever imported on a file's word.
 CLASSES = {
     "ConditionalModel": "mmgen.models.conditional",
+    "FactorizedModel": "mmgen.models.factorized",
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
     "SeedTokenizer": "mmgen.tokenizers_vis.seed",
     "UnclipConditioner": "mmgen.tokenizers_vis.unclip",

@@ -20,11 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgen.errors import ConfigError
+from mmgen.models.adaln import AdaptiveNorm, tell
 from mmgen.models.backbone import Backbone, BackboneConfig
 from mmgen.models.cache import KVCache
-from mmgen.models.conditions import ConditionConfig, Given, WordCondition, make_condition
+from mmgen.models.conditions import (
+    ClassConfig,
+    ConditionConfig,
+    Given,
+    WordCondition,
+    WordConfig,
+    make_condition,
+)
 from mmgen.models.decodable import Prefix
-from mmgen.models.heads import MatrixHead, resolve_prefix
+from mmgen.models.heads import MatrixHead, ProjectedCodes, resolve_prefix
 from mmgen.models.plan import NONE, Input, Plan
 from mmgen.models.rope import Rope, axis_pairs, rope_table
 from mmgen.models.rows import Cursor, Embedded, Rows, concatenate, row_mask
@@ -61,6 +69,10 @@ class ConditionalConfig:
         rope_base: see `models/rope.py`.
         silent_condition: the rotary tables of condition rows are zero and not the identity, so
             that only their values speak (LlamaGen and NAR were trained so).
+        code_channels: codes enter as vectors of the tokenizer's codebook, of so many channels,
+            through an MLP (an option of IBQ's); None: as rows of a table.
+
+    With `backbone.adaln` the class also speaks to all rows through it.
     """
 
     backbone: BackboneConfig
@@ -73,11 +85,16 @@ class ConditionalConfig:
     longest: int = 0
     rope_base: float = 100.0
     silent_condition: bool = False
+    code_channels: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse heads that do not stand on the backbone, or that a unit would miss."""
         if any(not 0 < tap.depth <= self.backbone.depth for tap in self.taps):
             raise ConfigError(f"taps must stand on 1 to {self.backbone.depth} blocks.")
+        if self.backbone.adaln and not isinstance(self.condition, ClassConfig):
+            raise ConfigError("backbone.adaln needs a condition of kind 'class'.")
+        if self.code_channels and isinstance(self.condition, WordConfig):
+            raise ConfigError("code_channels leaves words without a table; leave it out.")
         if [tap.direction for tap in self.taps] == [ANY] and self.units:
             return
         spoken = {name for unit in self.units for name in plan_for(unit, self.grid).heads}
@@ -105,9 +122,7 @@ class ConditionalModel(nn.Module, Saved):
         width = config.backbone.width
         self.backbone = Backbone(config.backbone)
         self.condition = make_condition(config.condition, width)
-        vocabulary = config.codebook_size + config.condition.extra_ids
-        self.code_embedding = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.code_embedding.weight, std=0.02)
+        self.code_embedding = self.make_code_embedding()
         self.places: nn.Embedding | None = None
         if config.positions in ("learned", "order"):
             t, h, w = config.grid
@@ -115,8 +130,27 @@ class ConditionalModel(nn.Module, Saved):
             self.places = nn.Embedding(config.longest or in_grid, width)
             nn.init.normal_(self.places.weight, std=0.02)
         self.depths = tuple(sorted({tap.depth for tap in config.taps}))
-        names = tuple(tap.direction for tap in config.taps)
-        self.head = MatrixHead(config.backbone, names, vocabulary)
+        self.last_norm = AdaptiveNorm(config.backbone) if config.backbone.adaln else None
+        self.head = self.make_head()
+
+    def make_code_embedding(self) -> nn.Module:
+        """What ids of codes become on their way in."""
+        config, width = self.config, self.config.backbone.width
+        if config.code_channels:
+            return ProjectedCodes(config.codebook_size, config.code_channels, width)
+        table = nn.Embedding(self._vocabulary, width)
+        nn.init.normal_(table.weight, std=0.02)
+        return table
+
+    def make_head(self) -> Any:
+        """What turns hidden states into logits."""
+        names = tuple(tap.direction for tap in self.config.taps)
+        normed = self.last_norm is None
+        return MatrixHead(self.config.backbone, names, self._vocabulary, normed=normed)
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.config.codebook_size + self.config.condition.extra_ids
 
     # -- training ------------------------------------------------------------------------------
 
@@ -175,6 +209,8 @@ class ConditionalModel(nn.Module, Saved):
         block = torch.arange(count, device=rows.x.device) if rows.block is None else rows.block
         place = NOWHERE if self.config.silent_condition else 0.0
         x = rows.x if self.places is None else rows.x + self.places.weight[:count]
+        last = self.last_norm
+        told = tell(rows.x[:, 0], self.backbone, last) if last else None
         return Prefix(
             Rows(
                 x=x,
@@ -183,8 +219,9 @@ class ConditionalModel(nn.Module, Saved):
                 lane=torch.zeros_like(block),
                 valid=rows.valid,
                 blind=rows.blind,
+                told=told,
             ),
-            Cursor(torch.zeros(batch, device=x.device), count),
+            Cursor(torch.zeros(batch, device=x.device), count, told),
             guided,
         )
 
@@ -208,6 +245,7 @@ class ConditionalModel(nn.Module, Saved):
             block=(cursor.block + plan.block[chosen]).to(device),
             lane=plan.lane[chosen].to(device),
             valid=torch.ones(batch, len(chosen), dtype=torch.bool, device=device),
+            told=cursor.told,
         )
 
     def tables(self) -> Any:
@@ -251,7 +289,10 @@ class ConditionalModel(nn.Module, Saved):
     def run(self, rows: Rows, cache: KVCache | None = None) -> States:
         """Hidden states of the rows at the depth of each direction; see `Decodable`."""
         mask = row_mask(rows, cache)
-        states = self.backbone.states(rows.x, self._rope(rows), mask, cache, self.depths)
+        rope, blocks = self._rope(rows), rows.told.blocks if rows.told else None
+        states = self.backbone.states(rows.x, rope, mask, cache, self.depths, blocks)
+        if self.last_norm and rows.told:
+            states = tuple(self.last_norm(x, rows.told.last) for x in states)
         if cache is not None:
             kept = int((rows.lane == 0).sum())
             cache.keep(rows.block[:kept], rows.valid[:, :kept])

@@ -100,7 +100,7 @@ class Moment(NamedTuple):
     time: Tensor
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LatentRows(Rows):
     """Rows of latents; `x` (B, R, C) are the latents themselves.
 

@@ -24,12 +24,10 @@ Comparisons = Mapping[str, Callable[[Case], Tensor]]
 # Systems and tasks that are not there yet. An entry that has become true is an error.
 MISSING = frozenset(
     {
-        ("ibq", "class-conditional AR"),
         ("larp", "video tokenizer"),
         ("nbp", "class/text-to-video (hybrid start)"),
         ("nbp", "video frame prediction (prefix frames)"),
         ("nbp", "video-tokenizer"),
-        ("open-magvit2", "class-conditional AR, factorised sub-tokens"),
     }
 )
 
