@@ -94,14 +94,12 @@ class FactorizedModel(ConditionalModel):
     def loss(
         self, condition: Given, codes: Tensor, plan: Plan, weight: Tensor | None = None
     ) -> Tensor:
-        """Sum of the sub-tokens' mean cross-entropies; `weight` (B,) is what each picture counts."""
+        """Sum of the sub-tokens' mean cross-entropies; `weight` (B,): what each picture counts."""
         count = torch.ones(len(codes), device=codes.device) if weight is None else weight
         total = (count.sum() * codes.shape[1]).clamp(min=1)
         losses = [
             F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, N)
-            for logits, targets in zip(
-                self(condition, codes, plan), split(codes, self.config.bits)
-            )
+            for logits, targets in zip(self(condition, codes, plan), split(codes, self.config.bits))
         ]
         return (torch.stack(losses).sum(0) * count[:, None]).sum() / total
 
@@ -129,7 +127,9 @@ class FactorizedModel(ConditionalModel):
         Returns:
             (G, n, K_level) float32.
         """
-        return self.head.next_logits(level, x.flatten(0, 1)[:, None], cache).unflatten(0, x.shape[:2])
+        return self.head.next_logits(level, x.flatten(0, 1)[:, None], cache).unflatten(
+            0, x.shape[:2]
+        )
 
     def new_sub_cache(self, sequences: int) -> KVCache:
         """An empty cache of inner sequences."""
@@ -161,7 +161,7 @@ class FactorizedHead(nn.Module):
         return tuple(out(said[:, :, i]).float() for i, out in enumerate(self.outs))
 
     def next_logits(self, level: int, x: Tensor, cache: KVCache) -> Tensor:
-        """Row `level` (M, 1, W) of inner sequences, behind those in the cache, to (M, K) float32."""
+        """Row `level` (M, 1, W) of inner sequences, behind the cached ones, to (M, K) float32."""
         hidden = self.backbone(x, _rope(level, 1, self.backbone, x.device), None, cache)
         kept = torch.full((1,), level, device=x.device)
         cache.keep(kept, torch.ones(len(x), 1, dtype=torch.bool, device=x.device))

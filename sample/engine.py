@@ -177,9 +177,7 @@ def last_step(steps: Iterator[Step]) -> Step:
 class _Session:
     """The cache and the tables of one decoding."""
 
-    def __init__(
-        self, model: Decodable, prefix: Prefix, plan: Plan, unit: str, first: int
-    ) -> None:
+    def __init__(self, model: Decodable, prefix: Prefix, plan: Plan, unit: str, first: int) -> None:
         self.model, self.prefix, self.plan, self.unit = model, prefix, plan, unit
         self.first = first  # the step that also feeds the prefix and what is given
         self.tables = model.tables()

@@ -42,7 +42,10 @@ SUB_TOKENS = ("pre_emb", "post_emb")
 RULES = (
     *block_rules("spatial_blocks"),
     *block_rules("factorized_blocks", "head.backbone.blocks"),
-    *((rf"{name}\.weight", f"code_embedding.tables.{i}.weight") for i, name in enumerate(SUB_TOKENS)),
+    *(
+        (rf"{name}\.weight", f"code_embedding.tables.{i}.weight")
+        for i, name in enumerate(SUB_TOKENS)
+    ),
     (r"class_emb\.embedding_table\.weight", "condition.table.weight"),
     (r"norm\.weight", "head.norm.weight"),
     (r"head\.([01])\.weight", r"head.outs.\1.weight"),

@@ -131,9 +131,7 @@ def step_guided(case: Case, level: int) -> Tensor:
 
 
 def of_each(compute: Callable[..., Tensor], name: str) -> dict[str, Compute]:
-    return {
-        name.format(part): partial(compute, level=level) for level, part in enumerate(PARTS)
-    }
+    return {name.format(part): partial(compute, level=level) for level, part in enumerate(PARTS)}
 
 
 COMPARE: dict[tuple[str, str], Mapping[str, Compute]] = {
