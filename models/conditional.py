@@ -1,4 +1,4 @@
-"""A picture or a clip behind its condition: LlamaGen's and NAR's transformers, and ours like them.
+"""A picture or a clip behind its condition: transformers as of LlamaGen, NAR, NBP and IBQ.
 
 The sequence is the condition's rows (one for a class, one for each word of a caption; causal),
 then the rows of a plan. Each direction of the head has its own norm and matrix and may read its own

@@ -46,8 +46,8 @@ class FactorizedConfig(ConditionalConfig):
         super().__post_init__()
         if min(self.bits, default=0) < 1 or 2 ** sum(self.bits) != self.codebook_size:
             raise ConfigError(
-                f"bits {self.bits} do not make up {self.codebook_size} codes; they must add up to "
-                "its logarithm."
+                f"bits must be 1 or more each and make up the {self.codebook_size} codes together, "
+                f"not {self.bits}."
             )
         if len(self.taps) != 1 or self.backbone.adaln or self.condition.extra_ids:
             raise ConfigError(
