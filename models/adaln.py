@@ -43,7 +43,7 @@ class AdaptiveNorm(nn.Module):
     def tell(self, condition: Tensor) -> Tensor:
         """(B, W) to scale and shift (B, 1, 2, W)."""
         two: Tensor = self.modulation(F.silu(condition))
-        return two.unflatten(1, (1, 2, -1))
+        return two.view(len(two), 1, 2, -1)
 
     def forward(self, x: Tensor, last: Tensor) -> Tensor:
         """(B, R, W) to (B, R, W); `last` as in `Told`."""

@@ -23,12 +23,13 @@ from mmgen.models.adaln import AdaptiveNorm, tell
 from mmgen.models.backbone import Backbone
 from mmgen.models.cache import KVCache
 from mmgen.models.conditional_config import ANY, ConditionalConfig, Tap
-from mmgen.models.conditions import Given, WordCondition, make_condition
+from mmgen.models.conditions import Given, make_condition
 from mmgen.models.decodable import Prefix
 from mmgen.models.heads import MatrixHead, ProjectedCodes, resolve_prefix
 from mmgen.models.plan import NONE, Input, Plan
 from mmgen.models.rope import Rope, axis_pairs, rope_table
 from mmgen.models.rows import Cursor, Embedded, Rows, concatenate, row_mask
+from mmgen.models.words import WordCondition
 from mmgen.saving import Saved
 
 __all__ = ["ANY", "ConditionalConfig", "ConditionalModel", "States", "Tap"]
@@ -229,11 +230,13 @@ class ConditionalModel(nn.Module, Saved):
         """(B, S, directions, W); see `Decodable`."""
         if self.head.directions == (ANY,):
             heads = (ANY,) * len(heads)
-        return self.head.queries(hidden, heads, reads)
+        said: Tensor = self.head.queries(hidden, heads, reads)
+        return said
 
     def logits(self, queries: Tensor, tables: Any = None) -> Tensor:
         """(B, S, directions, W) to (B, S, K) float32."""
-        return self.head.logits(queries)
+        logits: Tensor = self.head.logits(queries)
+        return logits
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of `capacity` rows."""

@@ -7,8 +7,9 @@ from typing import Literal
 
 from mmgen.errors import ConfigError
 from mmgen.models.backbone import BackboneConfig
-from mmgen.models.conditions import ClassConfig, ConditionConfig, WordConfig
+from mmgen.models.conditions import ClassConfig, ConditionConfig
 from mmgen.models.units import Unit, find_unit, plan_for
+from mmgen.models.words import WordConfig
 
 ANY = "any"  # the direction of a head that speaks for all of them
 

@@ -89,7 +89,8 @@ class FactorizedModel(ConditionalModel):
         reads = resolve_prefix(plan.reads, self.config.condition.rows).to(codes.device)
         context = self.queries(hidden, plan.heads, reads)  # (B, N, W)
         known = self.code_embedding.each(codes)[:-1]
-        return self.head(torch.stack([context, *known], dim=2))
+        said: SubTokens = self.head(torch.stack([context, *known], dim=2))
+        return said
 
     def loss(
         self, condition: Given, codes: Tensor, plan: Plan, weight: Tensor | None = None
@@ -127,9 +128,8 @@ class FactorizedModel(ConditionalModel):
         Returns:
             (G, n, K_level) float32.
         """
-        return self.head.next_logits(level, x.flatten(0, 1)[:, None], cache).unflatten(
-            0, x.shape[:2]
-        )
+        said = self.head.next_logits(level, x.flatten(0, 1)[:, None], cache)  # (G n, K)
+        return said.view(*x.shape[:2], -1)
 
     def new_sub_cache(self, sequences: int) -> KVCache:
         """An empty cache of inner sequences."""
@@ -157,7 +157,7 @@ class FactorizedHead(nn.Module):
         count = x.shape[2]
         causal = torch.ones(1, count, count, dtype=torch.bool, device=x.device).tril()
         hidden = self.backbone(x.flatten(0, 1), _rope(0, count, self.backbone, x.device), causal)
-        said = self.norm(hidden).unflatten(0, x.shape[:2])
+        said = self.norm(hidden).view(x.shape)
         return tuple(out(said[:, :, i]).float() for i, out in enumerate(self.outs))
 
     def next_logits(self, level: int, x: Tensor, cache: KVCache) -> Tensor:
