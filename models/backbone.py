@@ -10,7 +10,7 @@ Shapes: B batch, R rows fed, K rows seen, W width, H heads, D = W / H.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +116,8 @@ class Backbone(nn.Module):
     def modulations(self, condition: Tensor) -> tuple[Tensor, ...]:
         """What adaLN makes of M conditions (M, W): one (M, 6, W) a block."""
         condition = F.silu(condition)
-        return tuple(block.modulation(condition).unflatten(1, (6, -1)) for block in self.blocks)
+        blocks = cast("list[Block]", list(self.blocks))
+        return tuple(block.modulation(condition).unflatten(1, (6, -1)) for block in blocks)
 
     def forward(
         self,

@@ -175,6 +175,10 @@ class ConditionalModel(nn.Module, Saved):
             told=cursor.told,
         )
 
+    def codes_of(self, ids: Tensor) -> Tensor:
+        """Decided ids (...) as codes: one of a start or a word stands for no code and becomes 0."""
+        return torch.where(ids < self.config.codebook_size, ids, 0)
+
     def tables(self) -> Any:
         """None: nothing is computed once for a generation."""
         return None
@@ -196,7 +200,7 @@ class ConditionalModel(nn.Module, Saved):
 
     def _place(self, plan: Plan, chosen: Tensor) -> Tensor:
         """Rows (r,) of the table of learned positions."""
-        before = self.config.condition.rows
+        before: int = self.config.condition.rows
         if self.config.positions == "order":
             if before + plan.rows > self.config.longest:
                 raise ConfigError(

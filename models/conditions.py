@@ -39,7 +39,7 @@ class ClassConfig:
 
     @property
     def extra_ids(self) -> int:
-        """Ids of the codes' vocabulary that are no codes: none, the table is the condition's own."""
+        """Ids of the codes' vocabulary that are no codes."""
         return 0
 
 
@@ -68,6 +68,10 @@ class Features(NamedTuple):
 
     values: Tensor
     valid: Tensor
+
+    def to(self, device: torch.device) -> Features:
+        """The same on another device."""
+        return Features(self.values.to(device), self.valid.to(device))
 
 
 #: What a caller passes: labels (B,) long, features, words (B, n) long, or an empty tensor (B, 0).

@@ -48,11 +48,11 @@ def flow_draws(
     batch: int, blocks: int, latents: Tensor, generator: torch.Generator | None = None
 ) -> FlowDraws:
     """Draw the numbers of a training step for latents (B, N, C), on their device."""
-    place = {"device": latents.device, "generator": generator}
+    device = latents.device
     return FlowDraws(
-        torch.rand(batch, **place),
-        torch.randn(batch, blocks, **place),
-        torch.randn(latents.shape, **place),
+        torch.rand(batch, generator=generator, device=device),
+        torch.randn(batch, blocks, generator=generator, device=device),
+        torch.randn(latents.shape, generator=generator, device=device),
     )
 
 

@@ -126,9 +126,7 @@ def _subsample(arguments: list[str], grid: Grid) -> Cut:
     order = f"subsample:{down}" if down == across else f"subsample:{down}x{across}"
     if down > h or across > w:
         most = f"k can be 1 to {min(h, w)}" if down == across else f"the most is {h}x{w}"
-        raise ConfigError(
-            f"Order '{order}' leaves blocks empty on grid {size_text(grid)}; {most}."
-        )
+        raise ConfigError(f"Order '{order}' leaves blocks empty on grid {size_text(grid)}; {most}.")
     _, y, x = _coords(torch.arange(math.prod(grid)), grid).long().unbind(1)
     remainder = (y % down) * across + x % across
     sizes = torch.bincount(remainder).tolist()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -117,11 +117,13 @@ class VelocityModel(nn.Module, Saved):
     """Latents and a class to velocities, block by block."""
 
     config_class: ClassVar[type] = VelocityConfig
+    config: VelocityConfig
 
     def __init__(self, config: VelocityConfig) -> None:
         super().__init__()
         self.config = config
-        self.schedule: Schedule = make_schedule(config.order, config.grid)
+        with torch.device("cpu"):  # whatever device the weights are made on, meta too
+            self.schedule: Schedule = make_schedule(config.order, config.grid)
         width = config.width
         self.labels = nn.Embedding(config.classes + 1, width)
         self.time = TimeEmbedding(config.time_channels, width)
@@ -216,7 +218,7 @@ class VelocityModel(nn.Module, Saved):
         """Compute adaLN for labels (U,) at times (U, T), or (T,) for all of them alike."""
         level = time_level(times, self.config.time_levels, self.config.whole_times)
         told = self.labels(labels)[:, None] + self.time(level)  # (U, T, W)
-        stacks = tuple(stack.backbone.modulations(told.flatten(0, 1)) for stack in self.stacks)
+        stacks = tuple(stack.backbone.modulations(told.flatten(0, 1)) for stack in self._series)
         return Conditions(stacks, times.shape[-1])
 
     def tables(self) -> None:
@@ -229,7 +231,7 @@ class VelocityModel(nn.Module, Saved):
         each = cache or (None,) * len(self.stacks)
         mask = row_mask(rows, each[0])
         x = rows.x.to(self.out.weight.dtype)
-        for stack, modulation, kept in zip(self.stacks, rows.modulations, each):
+        for stack, modulation, kept in zip(self._series, rows.modulations, each):
             pairs = stack.backbone.config.head_dim // 4
             rope = rope_table(rows.coords, (0, pairs, pairs), self.config.rope_base)
             x = stack(x, rows.slot, rope, mask, kept, modulation)
@@ -253,7 +255,11 @@ class VelocityModel(nn.Module, Saved):
 
     def new_cache(self, batch: int, capacity: int) -> tuple[KVCache, ...]:
         """An empty cache of `capacity` rows for each stack."""
-        return tuple(stack.backbone.new_cache(batch, capacity) for stack in self.stacks)
+        return tuple(stack.backbone.new_cache(batch, capacity) for stack in self._series)
+
+    @property
+    def _series(self) -> list[Stack]:
+        return cast("list[Stack]", list(self.stacks))
 
 
 class Stack(nn.Module):
@@ -298,5 +304,5 @@ class TimeEmbedding(nn.Module):
         step = torch.arange(half, dtype=torch.float32, device=level.device) / half
         angle = level[..., None] * torch.exp(-math.log(10000) * step)
         waves = torch.cat([angle.cos(), angle.sin()], dim=-1)
-        out: Tensor = self.mlp(waves.to(self.mlp[0].weight.dtype))
+        out: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return out

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -98,7 +99,7 @@ def solve(
     """
     x = noise.double()
     ends = [*times.tolist(), 0.0]
-    for index, (start, end) in enumerate(zip(ends, ends[1:])):
+    for index, (start, end) in enumerate(pairwise(ends)):
         dt = end - start
         v = velocity(x, index)
         if solver == "euler-maruyama":
@@ -176,13 +177,13 @@ class FlowDecider:
     @cached_property
     def _kinds(self) -> tuple[Tensor, Tensor]:
         """The different labels (U,), the unconditional one last, and which each picture has."""
-        different, which = self.labels.unique(return_inverse=True)
+        different, which = torch.unique(self.labels, return_inverse=True)
         return torch.cat([different, different.new_tensor([self.model.no_label])]), which
 
     @cached_property
     def _different_times(self) -> Tensor:
         """(T,) float64, rising from the 0 of finished blocks."""
-        return torch.cat([torch.zeros(1, dtype=torch.float64), *self._times]).unique()
+        return torch.cat([torch.zeros(1, dtype=torch.float64), *self._times]).unique()  # type: ignore[no-untyped-call, no-any-return]
 
     @cached_property
     def _conditions(self) -> Conditions:

@@ -29,14 +29,14 @@ class CausalConv(nn.Module):
         self, inputs: int, outputs: int, kernel: int = 3, stride: Stride = (1, 1, 1)
     ) -> None:
         super().__init__()
-        self.half = kernel // 2
+        self.border = kernel // 2
         self.conv = nn.Conv3d(inputs, outputs, kernel, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, T, H, W) to (B, outputs, ceil(T/st), ceil(H/sh), ceil(W/sw))."""
-        half = self.half
-        if half:
-            x = F.pad(x, (half, half, half, half, 2 * half, 0), mode="replicate")
+        n = self.border
+        if n:
+            x = F.pad(x, (n, n, n, n, 2 * n, 0), mode="replicate")
         out: Tensor = self.conv(x)
         return out
 
@@ -48,7 +48,7 @@ class FrameNorm(nn.GroupNorm):
         """(B, C, T, H, W) to the same shape."""
         frames = x.transpose(1, 2)  # (B, T, C, H, W)
         normed = super().forward(frames.flatten(0, 1))
-        return normed.unflatten(0, frames.shape[:2]).transpose(1, 2)
+        return normed.view(frames.shape).transpose(1, 2)
 
 
 class Swish(nn.Module):
@@ -102,7 +102,8 @@ class DepthToSpace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C, st * T - (st - 1), sh * H, sw * W)."""
-        y = self.conv(x).unflatten(1, (*self.stride, -1))  # (B, st, sh, sw, C, T, H, W)
+        y: Tensor = self.conv(x)
+        y = y.view(len(y), *self.stride, -1, *y.shape[2:])  # (B, st, sh, sw, C, T, H, W)
         y = y.permute(0, 4, 5, 1, 6, 2, 7, 3)  # (B, C, T, st, H, sh, W, sw)
         y = y.flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return y[:, :, self.stride[0] - 1 :]

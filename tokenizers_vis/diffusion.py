@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgen.config import from_dict
 from mmgen.errors import ConfigError, UserError
 from mmgen.noise import Purpose, gaussian, picture_seeds
 from mmgen.tokenizers_vis.protocol import Codes
@@ -154,12 +155,16 @@ class DiffusionTokenizer:
         """
         if self.conditioner is None:
             raise UserError("Class labels belong to unCLIP; this pipeline takes text features.")
-        conditioner = self.conditioner.to(embedding)
-        noises = _noise(seeds, 2, embedding.shape[1], Purpose.POSTERIOR).to(embedding)
-        level = self.settings.noise_level
+        conditioner = self.conditioner.to(embedding.device)
+        given = embedding.float()
+        noises = _noise(seeds, 2, embedding.shape[1], Purpose.POSTERIOR).to(given)
+        noise, level = noises[:, 0], self.settings.noise_level
         if self.settings.guidance_scale <= 1:
-            return conditioner(embedding, noises[:, 0], level)
-        return conditioner.guided(embedding, noises[:, 0], level, negative, noises[:, 1])
+            labels: Tensor = conditioner(given, noise, level)
+        else:
+            away = None if negative is None else negative.float()
+            labels = conditioner.guided(given, noise, level, away, noises[:, 1])
+        return labels.to(embedding.dtype)
 
 
 def conditioner_of(pipeline: Any) -> UnclipConditioner:
@@ -168,8 +173,6 @@ def conditioner_of(pipeline: Any) -> UnclipConditioner:
     Raises:
         ConfigError: the pipeline's schedule is none that we know.
     """
-    from mmgen.config import from_dict
-
     normalizer, schedule = pipeline.image_normalizer, pipeline.image_noising_scheduler.config
     described = {
         "channels": normalizer.mean.shape[-1],
@@ -177,14 +180,14 @@ def conditioner_of(pipeline: Any) -> UnclipConditioner:
         "schedule": schedule.beta_schedule,
     }
     conditioner = UnclipConditioner(from_dict(UnclipConfig, described, "image_noising_scheduler"))
-    conditioner.load_state_dict({"mean": normalizer.mean, "std": normalizer.std})
+    conditioner.load_state_dict({"mean": normalizer.mean, "std": normalizer.std})  # to float32
     return conditioner.eval()
 
 
 def _latents(pipeline: Any, seeds: Tensor) -> Tensor:
     side, channels = pipeline.unet.config.sample_size, pipeline.unet.config.in_channels
     noise = _noise(seeds, side * side, channels, Purpose.FLOW)  # (B, S * S, channels)
-    return noise.transpose(1, 2).unflatten(2, (side, side))
+    return noise.transpose(1, 2).reshape(len(seeds), channels, side, side)
 
 
 def _noise(seeds: Tensor, positions: int, channels: int, purpose: Purpose) -> Tensor:

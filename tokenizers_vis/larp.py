@@ -176,7 +176,7 @@ class LarpTokenizer(nn.Module, Saved):
     def _unpatchify(self, rows: Tensor) -> Tensor:
         """(B, P, frames * rows * columns * 3), colour fastest, to (B, 3, T, H, W)."""
         patch = self.config.decoder_patch
-        x = rows.unflatten(2, (*patch, 3)).unflatten(1, self.config.patches(patch))
+        x = rows.view(len(rows), *self.config.patches(patch), *patch, 3)
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)  # (B, 3, t, pt, h, ph, w, pw)
         return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 

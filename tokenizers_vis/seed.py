@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -218,7 +218,7 @@ class TokenBlocks(nn.Module):
 
         super().__init__()
         width, heads = config.qformer.width, config.decoder_heads
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.position = nn.Parameter(torch.zeros(1, config.tokens, width))
         self.blocks = nn.Sequential(
             *(

@@ -12,9 +12,9 @@ from torch import Tensor
 from mmgen.errors import CheckpointError
 from mmgen.published import keymap
 from mmgen.published.options import official
-from mmgen.published.systems import Converted, Part
+from mmgen.published.systems import Converted, Part, shapes_of
+from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
-from mmgen.tokenizers_vis.video import VideoTokenizer, VideoTokenizerConfig
 
 NESTED = "first_stage_model."  # where a transformer's file keeps its tokenizer
 
@@ -22,54 +22,51 @@ NESTED = "first_stage_model."  # where a transformer's file keeps its tokenizer
 PRESETS: dict[str, dict[str, Any]] = {"NBP-tokenizer-ucf": {}, "NBP-tokenizer-k600": {}}
 
 
+# Official names of what the tensors tell, and what a reference case says of the published sizes.
+_TOLD = (
+    *("class", "channels", "residual_units_per_stage", "embed_dim", "codebook_size"),
+    *("official_channels", "official_residual_units_per_stage", "official_group_norm_groups"),
+)
+
+
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """Arguments of the official `VideoTokenizer`; what stands in the tensors is read off them."""
+    """Arguments of the official `VideoTokenizer` that no tensor tells."""
 
     fsq_levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
     group_norm_groups: int = 32
     group_norm_eps: float = 1e-5
     image_size: int = 128
-    channels: tuple[int, int, int] | None = None
-    residual_units_per_stage: int | None = None
-    embed_dim: int | None = None
-    codebook_size: int | None = None
     num_codebooks: Literal[1] = 1
     use_fsq: Literal[True] = True
     in_channels: Literal[3] = 3
     pad_mode: Literal["replicate"] = "replicate"
     spatial_stride: Literal[8] = 8
     temporal_stride: Literal[4] = 4
-    # What a reference case says of the published sizes.
-    official_channels: tuple[int, ...] | None = None
-    official_residual_units_per_stage: int | None = None
-    official_group_norm_groups: int | None = None
 
 
-def convert(
-    tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
-) -> Converted:
-    """Read a video tokenizer."""
-    given = {name: value for name, value in options.items() if name != "class"}
-    read = official(TokenizerOptions, given, where)
-    own = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-    if any(key.startswith(NESTED) for key in own):
-        own = {key.removeprefix(NESTED): t for key, t in own.items() if key.startswith(NESTED)}
+def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
+    """Read a video tokenizer, from a file of its own or from that of a transformer."""
+    read = official(TokenizerOptions, options, where, _TOLD)
+    nested = {k.removeprefix(NESTED): t for k, t in tensors.items() if k.startswith(NESTED)}
+    own = nested or tensors
     config = network_config(shapes_of(own), read, where)
-    network = VideoTokenizer(config)
+    network = CausalVideoTokenizer(config)
     keymap.load(network, keymap.rename(own, rules(config), where), where)
     return Converted("vision", network.eval(), read.image_size)
 
 
 def network_config(
     shapes: Mapping[str, tuple[int, ...]], options: TokenizerOptions, where: str
-) -> VideoTokenizerConfig:
+) -> CausalVideoTokenizerConfig:
     """Sizes from the shapes, the rest from the options.
 
     Raises:
         CheckpointError: the tensors are not those of the published network.
     """
-    units = sum(re.fullmatch(r"encoder_layers\.\d+\.fn\.0\.weight", key) is not None for key in shapes)
+    units = sum(
+        re.fullmatch(r"encoder_layers\.\d+\.fn\.0\.weight", key) is not None for key in shapes
+    )
     units //= 5  # four levels and the middle
     try:
         fine = shapes["encoder_layers.0.conv.weight"][0]
@@ -77,7 +74,7 @@ def network_config(
         coarse, latent = shapes["decoder_layers.0.conv.weight"][:2]
     except KeyError as error:
         raise CheckpointError(f"{where} lacks {error} and is no video tokenizer of NBP.") from None
-    return VideoTokenizerConfig(
+    return CausalVideoTokenizerConfig(
         quantizer=FSQConfig(levels=options.fsq_levels, variant="paper"),
         widths=(fine, middle, middle, coarse),
         res_blocks=units,
@@ -88,7 +85,7 @@ def network_config(
     )
 
 
-def rules(config: VideoTokenizerConfig) -> keymap.Rules:
+def rules(config: CausalVideoTokenizerConfig) -> keymap.Rules:
     """Official layers are numbered through; ours have names."""
     layers = {side: _layers(config, side) for side in ("encoder", "decoder")}
 
@@ -117,7 +114,7 @@ _UNIT = {
 }
 
 
-def _layers(config: VideoTokenizerConfig, side: str) -> list[str]:
+def _layers(config: CausalVideoTokenizerConfig, side: str) -> list[str]:
     """Our name of each official layer."""
     middle = [f"middle.blocks.{j}" for j in range(config.res_blocks)]
     levels: list[str] = []
@@ -133,15 +130,15 @@ def _layers(config: VideoTokenizerConfig, side: str) -> list[str]:
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether the keys are those of a video tokenizer of its own."""
-    return _tokenizer_keys("") <= {key.removeprefix("module.") for key in shapes}
+    return shapes.keys() >= _first_keys("")
 
 
 def recognise_nested(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a transformer's file carries its tokenizer."""
-    return _tokenizer_keys(NESTED) <= {key.removeprefix("module.") for key in shapes}
+    return shapes.keys() >= _first_keys(NESTED)
 
 
-def _tokenizer_keys(prefix: str) -> set[str]:
+def _first_keys(prefix: str) -> set[str]:
     return {f"{prefix}encoder_layers.0.conv.weight", f"{prefix}encoder_layers.1.fn.1.beta"}
 
 

@@ -64,15 +64,7 @@ def _embedding(case: Case) -> Tensor:
     return case.network.to_embedding(Codes(case.once(_indices)[:, None, None]))
 
 
-V1: Comparisons = {
-    "image_embeds": _memory,
-    "query_output": _summary,
-    "query_output_down": _down,
-    "indices": _indices,
-    "text_block_output": lambda case: case.network.decoder(_up(case)),
-    "text_embeddings": _embedding,
-}
-V2: Comparisons = {
+TOKENIZER: Comparisons = {
     "vit_output": _tower,
     "image_embeds": _memory,
     "query_output": _summary,
@@ -84,6 +76,8 @@ V2: Comparisons = {
     "recon_features": lambda case: case.network.reconstructor(_up(case)),
     "image_block_output": lambda case: case.network.decoder(_up(case)),
     "image_embedding": _embedding,
+    "text_block_output": lambda case: case.network.decoder(_up(case)),
+    "text_embeddings": _embedding,
     "query_output_perturbed": _perturbed,
     "indices_perturbed": lambda case: case.network.quantizer.assign(
         case.network.to_code(_perturbed(case))
@@ -117,7 +111,7 @@ def _kept(first: int, case: Case) -> Tensor:
 
 
 COMPARE = {
-    ("seed", "tokenize"): V2,
-    ("seed", "tokenize and detokenize (v1)"): V1,
+    ("seed", "tokenize"): TOKENIZER,
+    ("seed", "tokenize and detokenize (v1)"): TOKENIZER,
     ("seed", "unCLIP conditioning"): _unclip,
 }

@@ -155,7 +155,7 @@ ORDERS = ["cell:2", "raster", "subsample:2", "whole", "row:2", "random:3:5"]
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_cached_visits_equal_whole_passes(order: str, solver) -> None:
-    """Every velocity of a decoding, against clean blocks at time 0 and the noisy one, all at once."""
+    """Every velocity, against one pass over clean blocks at time 0 and the noisy one."""
     model = velocity_model(order)
     plan = compile_plan(model.schedule, "self", continuous=True)
     seen: dict[tuple[int, int], Tensor] = {}
@@ -196,7 +196,8 @@ def test_scales_are_drawn_coarse_to_fine() -> None:
     model = velocity_model("scale:1,2,4")
     plan = compile_plan(model.schedule, "self")
     decider = FlowDecider(model, LABELS, torch.tensor([7, 8]), FlowSettings(steps=2))
-    steps = list(decode(model, model.prefix(LABELS), plan, "", torch.tensor([7, 8]), decider=decider))
+    seeds = torch.tensor([7, 8])
+    steps = list(decode(model, model.prefix(LABELS), plan, "", seeds, decider=decider))
     assert [int(step.done.sum()) for step in steps] == [0, 0, 16]
     assert steps[-1].codes.shape == (2, 1, 4, 4, 3)
     assert steps[-1].codes.std() > 0.1

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_seed import V1, V2, tiny_seed, tiny_stable_diffusion, tiny_unclip
 
 from mmgen.errors import ConfigError, UserError
 from mmgen.tokenizers_vis.diffusion import TEXT, UNCLIP, DiffusionSettings, DiffusionTokenizer
 from mmgen.tokenizers_vis.protocol import VisualTokenizer
-from tests.tokenizers_vis.tiny_seed import V1, V2, tiny_seed, tiny_stable_diffusion, tiny_unclip
 
 pytest.importorskip("transformers")
 FAST = replace(UNCLIP, steps=2)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_seed import QFORMER, V1, V2, tiny_seed
 from torch import nn
 
 from mmgen.errors import ConfigError, UserError
 from mmgen.tokenizers_vis.eva import EvaConfig, build_eva
 from mmgen.tokenizers_vis.protocol import Codes, VisualTokenizer
 from mmgen.tokenizers_vis.seed import SeedConfig, SeedTokenizer
-from tests.tokenizers_vis.tiny_seed import QFORMER, V1, V2, tiny_seed
 
 PIXELS = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(1)) * 2 - 1
 

@@ -2,7 +2,7 @@
 
 Space is halved at every level after the first, time at those that say so. The first frame is a
 latent frame of its own, so a picture is a clip of one frame, and latent frame j depends on the
-frames 0 .. j * time_stride alone: encoding the beginning of a clip gives the beginning of its codes.
+frames 0 .. j * time_stride alone: the beginning of a clip has the beginning of its codes.
 
 Shapes: pixels (B, 3, T, H, W) in [-1, 1]; grid t = (T - 1) // time_stride + 1, h = H / stride,
 w = W / stride; C = quantizer channels. Spec: nbp.md 2 (NBP, arXiv 2502.07737, after MAGVIT-v2).
@@ -37,8 +37,8 @@ from mmgen.tokenizers_vis.quantizers import (
 
 
 @dataclass(frozen=True)
-class VideoTokenizerConfig:
-    """Sizes of a `VideoTokenizer`.
+class CausalVideoTokenizerConfig:
+    """Sizes of a `CausalVideoTokenizer`.
 
     Args:
         quantizer: kind and size of the bottleneck.
@@ -96,20 +96,20 @@ class VideoTokenizerConfig:
         return self.time_strides[level], 2, 2
 
 
-class VideoTokenizer(nn.Module, Saved):
+class CausalVideoTokenizer(nn.Module, Saved):
     """Clips to codes and back; see `mmgen.tokenizers_vis.protocol.VisualTokenizer`."""
 
-    config_class: ClassVar[type] = VideoTokenizerConfig
+    config_class: ClassVar[type] = CausalVideoTokenizerConfig
 
-    def __init__(self, config: VideoTokenizerConfig) -> None:
+    def __init__(self, config: CausalVideoTokenizerConfig) -> None:
         super().__init__()
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)
         self.codebook_size: int = self.quantizer.codebook_size
         self.channels: int = self.quantizer.channels
         z_channels = config.z_channels or self.channels
-        self.encoder = VideoEncoder(config, z_channels)
-        self.decoder = VideoDecoder(config, z_channels)
+        self.encoder = ClipEncoder(config, z_channels)
+        self.decoder = ClipDecoder(config, z_channels)
         self.to_code: nn.Module = nn.Identity()
         self.from_code: nn.Module = nn.Identity()
         if z_channels != self.channels:
@@ -149,7 +149,7 @@ class VideoTokenizer(nn.Module, Saved):
         T is `(t - 1) * time_stride + 1`, so a picture comes back as a clip of one frame.
         """
         if codes.indices is None:
-            raise UserError("A VideoTokenizer decodes indices; these codes hold only latents.")
+            raise UserError("This tokenizer decodes indices; these codes hold only latents.")
         return self.decode_embeddings(self.embed(codes.indices))
 
     def decode_embeddings(self, embeddings: Tensor) -> Tensor:
@@ -179,22 +179,22 @@ class VideoTokenizer(nn.Module, Saved):
         return (frames - 1) // self.config.time_stride + 1, height // stride, width // stride
 
 
-class VideoEncoder(nn.Module):
+class ClipEncoder(nn.Module):
     """Clips (B, 3, T, H, W) to (B, z_channels, t, h, w)."""
 
-    def __init__(self, config: VideoTokenizerConfig, z_channels: int) -> None:
+    def __init__(self, config: CausalVideoTokenizerConfig, z_channels: int) -> None:
         super().__init__()
         widths = config.widths
         self.conv_in = CausalConv(3, widths[0])
         self.levels = nn.ModuleList()
         previous = widths[0]
         for i, width in enumerate(widths):
-            level = VideoLevel(previous, width, config)
+            level = ClipLevel(previous, width, config)
             if i + 1 < len(widths):
                 level.resample = CausalConv(width, width, stride=config.stride_of(i))
             self.levels.append(level)
             previous = width
-        self.middle = VideoLevel(previous, previous, config)
+        self.middle = ClipLevel(previous, previous, config)
         self.norm_out = FrameNorm(config.norm_groups, previous, config.norm_eps)
         self.act_out = Swish(previous)
         self.conv_out = nn.Conv3d(previous, z_channels, 1)
@@ -208,18 +208,18 @@ class VideoEncoder(nn.Module):
         return out
 
 
-class VideoDecoder(nn.Module):
+class ClipDecoder(nn.Module):
     """(B, z_channels, t, h, w) to clips (B, 3, T, H, W); `levels` run from coarse to fine."""
 
-    def __init__(self, config: VideoTokenizerConfig, z_channels: int) -> None:
+    def __init__(self, config: CausalVideoTokenizerConfig, z_channels: int) -> None:
         super().__init__()
         widths = config.widths
         self.conv_in = CausalConv(z_channels, widths[-1])
-        self.middle = VideoLevel(widths[-1], widths[-1], config)
+        self.middle = ClipLevel(widths[-1], widths[-1], config)
         self.levels = nn.ModuleList()
         previous = widths[-1]
         for i in reversed(range(len(widths))):
-            level = VideoLevel(previous, widths[i], config)
+            level = ClipLevel(previous, widths[i], config)
             if i > 0:
                 level.resample = DepthToSpace(widths[i], config.stride_of(i - 1))
             self.levels.append(level)
@@ -237,10 +237,10 @@ class VideoDecoder(nn.Module):
         return out
 
 
-class VideoLevel(nn.Module):
+class ClipLevel(nn.Module):
     """Residual blocks of one resolution, then a resampling where there is one."""
 
-    def __init__(self, inputs: int, outputs: int, config: VideoTokenizerConfig) -> None:
+    def __init__(self, inputs: int, outputs: int, config: CausalVideoTokenizerConfig) -> None:
         super().__init__()
         groups, eps = config.norm_groups, config.norm_eps
         self.blocks = nn.ModuleList(
