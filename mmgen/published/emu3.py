@@ -19,6 +19,7 @@ from mmgen.published.taming import (
     WORDS,
     official_sizes,
     refuse_contradictions,
+    shape_of,
     sizes,
     taming_rules,
 )
@@ -90,7 +91,7 @@ def tokenizer_config(
     """
     found = sizes({key.replace(".frames.", "."): t for key, t in tensors.items()}, where)
     halvings = count(tensors, r"encoder\.halvings\.(\d+)\..+")
-    codes, channels = tensors["quantizer.codebook"].shape
+    codes, channels = shape_of(tensors, "quantizer.codebook", where)
     said = official_sizes(found) | {
         "codebook_size": codes,
         "embed_dim": channels,

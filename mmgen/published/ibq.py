@@ -21,6 +21,7 @@ from mmgen.published.taming import (
     DDConfig,
     refuse_contradictions,
     refuse_other_networks,
+    shape_of,
     sizes,
     taming_rules,
 )
@@ -72,7 +73,7 @@ def tokenizer_config(
         UserError: a tensor is missing, or an option contradicts the tensors.
     """
     found = sizes(tensors, where)
-    codes, channels = tensors["quantizer.codebook"].shape
+    codes, channels = shape_of(tensors, "quantizer.codebook", where)
     refuse_other_networks(given.ddconfig, found, where)
     refuse_contradictions(given, {"n_embed": codes, "embed_dim": channels}, where)
     quantizer = IBQConfig(

@@ -21,6 +21,7 @@ from mmgen.published.taming import (
     nominal_levels,
     official_sizes,
     refuse_contradictions,
+    shape_of,
     sizes,
     taming_rules,
 )
@@ -58,7 +59,7 @@ def tokenizer_config(
         UserError: a tensor is missing, or an option contradicts the tensors.
     """
     found = sizes(tensors, where)
-    channels = tensors["from_code.weight"].shape[1]
+    channels = shape_of(tensors, "from_code.weight", where)[1]
     refuse_contradictions(given, official_sizes(found) | {"embed_dim": channels}, where)
     encoder = found["attention_levels"]
     decoder = found["decoder_attention_levels"]

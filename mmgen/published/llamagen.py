@@ -19,6 +19,7 @@ from mmgen.published.taming import (
     WORDS,
     official_sizes,
     refuse_contradictions,
+    shape_of,
     sizes,
     translated,
 )
@@ -77,7 +78,7 @@ def tokenizer_config(
     found = sizes(tensors, where)
     own = official_sizes(found)
     stem, decoder = own["ch"], found["decoder_widths"] or found["widths"]
-    codes, channels = tensors["quantizer.codebook"].shape
+    codes, channels = shape_of(tensors, "quantizer.codebook", where)
     said = {key: value for key, value in own.items() if key != "ch_mult"} | {
         "codebook_size": codes,
         "codebook_embed_dim": channels,

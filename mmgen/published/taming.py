@@ -70,27 +70,39 @@ def sizes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     Raises:
         CheckpointError: a tensor that tells a size is missing.
     """
-    shape = _Shapes(tensors, where)
     levels = range(count(tensors, r"encoder\.levels\.(\d+)\..+"))
-    widths = tuple(shape(f"encoder.levels.{i}.blocks.0.conv1.weight")[0] for i in levels)
     back = [len(levels) - 1 - i for i in levels]  # the decoder's levels run from coarse to fine
-    decoder = tuple(shape(f"decoder.levels.{i}.blocks.0.conv1.weight")[0] for i in back)
-    stem = shape("encoder.conv_in.weight")[0]
+    encoder, decoder = (
+        tuple(shape_of(tensors, f"{side}.levels.{i}.blocks.0.conv1.weight", where)[0] for i in own)
+        for side, own in (("encoder", levels), ("decoder", back))
+    )
+    stem = shape_of(tensors, "encoder.conv_in.weight", where)[0]
     attended = [
-        tuple(i for i in levels if f"{side}.levels.{own[i]}.attentions.0.q.weight" in tensors)
+        tuple(i for i in levels if _any(tensors, f"{side}.levels.{own[i]}.attentions."))
         for side, own in (("encoder", levels), ("decoder", back))
     ]
     return {
-        "widths": widths,
-        "stem_width": None if widths and stem == widths[0] else stem,
-        "decoder_widths": None if decoder == widths else decoder,
+        "widths": encoder,
+        "stem_width": None if stem in encoder[:1] else stem,
+        "decoder_widths": None if decoder == encoder else decoder,
         "res_blocks": count(tensors, r"encoder\.levels\.0\.blocks\.(\d+)\..+"),
         "decoder_res_blocks": count(tensors, r"decoder\.levels\.0\.blocks\.(\d+)\..+"),
         "attention_levels": attended[0],
         "decoder_attention_levels": None if attended[0] == attended[1] else attended[1],
-        "middle_attention": "encoder.middle.attention.q.weight" in tensors,
-        "z_channels": shape("decoder.conv_in.weight")[1],
+        "middle_attention": _any(tensors, "encoder.middle.attention."),
+        "z_channels": shape_of(tensors, "decoder.conv_in.weight", where)[1],
     }
+
+
+def shape_of(tensors: Mapping[str, Tensor], key: str, where: str) -> tuple[int, ...]:
+    """Shape of a tensor that tells a size.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    if key not in tensors:
+        raise CheckpointError(f"{where} lacks the tensor '{key}'; get the whole file.")
+    return tuple(tensors[key].shape)
 
 
 def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +176,7 @@ def discriminator(tensors: Mapping[str, Tensor], where: str) -> PatchDiscriminat
     """
     prefix = "loss.discriminator."
     own = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-    width, channels = _Shapes(own, where)("main.0.weight")[:2]
+    width, channels = shape_of(own, "main.0.weight", where)[:2]
     layers = count(own, r"main\.(\d+)\.running_mean")
     network = PatchDiscriminator(
         DiscriminatorConfig(width=width, layers=layers, in_channels=channels)
@@ -173,13 +185,5 @@ def discriminator(tensors: Mapping[str, Tensor], where: str) -> PatchDiscriminat
     return network
 
 
-class _Shapes:
-    """Shapes by key; a missing key is the file's fault."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        self.tensors, self.where = tensors, where
-
-    def __call__(self, key: str) -> tuple[int, ...]:
-        if key not in self.tensors:
-            raise CheckpointError(f"{self.where} lacks the tensor '{key}'; get the whole file.")
-        return tuple(self.tensors[key].shape)
+def _any(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in tensors)

@@ -19,9 +19,9 @@ def first(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def outputs(case: Case) -> dict[str, Tensor]:
-    network: ConvTokenizer = case.network
+    scale = case.settings["latent_scale"]
+    network: ConvTokenizer = case.only(case.imported_with(latent_scale=scale))
     assert isinstance(network.quantizer, KL)
-    assert network.quantizer.config.scale == case.settings["latent_scale"]
     image = case.inputs["image"]
     noise = case.inputs["posterior_noise"].permute(0, 2, 3, 1).unsqueeze(1)  # (B, 1, h, w, C)
     moments = network.features(image)

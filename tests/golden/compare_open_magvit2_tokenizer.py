@@ -38,16 +38,15 @@ def quantizer(case: Case, **changes: Any) -> LFQ:
     own = case.network.quantizer
     assert isinstance(own, LFQ) and isinstance(own.config, LFQConfig)
     temperature = case.settings.get("entropy temperature", own.config.entropy_temperature)
-    assert temperature == own.config.entropy_temperature
-    plain = replace(own.config, entropy_weight=1.0, commitment_weight=1.0)
-    return LFQ(replace(plain, **changes)).train()
+    return LFQ(replace(own.config, entropy_temperature=temperature, **changes)).train()
 
 
 def losses(case: Case) -> dict[str, Tensor]:
     h = case.inputs["h_scaled"].movedim(1, -1).contiguous().requires_grad_()
-    whole = quantizer(case)(h)
-    sample = quantizer(case, sample_weight=1.0, batch_weight=0.0)(h).losses["entropy"]
-    average = quantizer(case, sample_weight=0.0, batch_weight=-1.0)(h).losses["entropy"]
+    plain = {"entropy_weight": 1.0, "commitment_weight": 1.0}
+    whole = quantizer(case, **plain)(h)
+    sample = quantizer(case, **plain, sample_weight=1.0, batch_weight=0.0)(h).losses["entropy"]
+    average = quantizer(case, **plain, sample_weight=0.0, batch_weight=-1.0)(h).losses["entropy"]
     straight = (whole.quantized * case.inputs["cotangent"].movedim(1, -1)).sum()
     found = {
         "per_sample_entropy": sample,
@@ -66,6 +65,7 @@ def losses(case: Case) -> dict[str, Tensor]:
 
 def training(case: Case) -> dict[str, Tensor]:
     network: ConvTokenizer = case.only(case.pipeline)
+    network.quantizer = quantizer(case)
     loss = total_loss(network, case.inputs["x"])
     finest: Any = network.decoder.levels[-1]
     leaves = {
