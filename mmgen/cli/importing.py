@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmgen.errors import UserError, suggestion
+from mmgen.errors import UserError
 
 
 def import_(
@@ -34,10 +34,9 @@ def import_(
 ) -> None:
     """Make a pipeline of a published system's files."""
     from mmgen.cli.places import check_folder
-    from mmgen.published.catalogue import SYSTEMS
+    from mmgen.published.catalogue import SYSTEMS, refuse_system
 
-    if system not in SYSTEMS:
-        raise UserError(f"There is no published system '{system}'{suggestion(system, SYSTEMS)}")
+    refuse_system(system, SYSTEMS)
     if out is None:
         raise UserError("Say which folder to make, with --out FOLDER.")
     check_folder(out.parent)
@@ -61,4 +60,7 @@ def import_(
 
 def _is_file(word: str) -> bool:
     """Whether a word names a file; `key=value` does, where there is such a file."""
-    return "=" not in word or Path(word).exists()
+    try:
+        return "=" not in word or Path(word).exists()
+    except OSError:  # longer than any file's name
+        return False

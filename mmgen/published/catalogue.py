@@ -6,6 +6,7 @@ They lie in `catalogue.tsv`, one a line; an empty field was not stated anywhere.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -67,6 +68,17 @@ def cards() -> tuple[Card, ...]:
 def tasks() -> list[str]:
     """What published checkpoints do."""
     return sorted({card.task for card in cards()})
+
+
+def refuse_system(system: str, systems: Iterable[str]) -> None:
+    """Refuse a name that is no published system's.
+
+    Raises:
+        UserError: it is not among `systems`.
+    """
+    if system not in systems:
+        hint = suggestion(system, dict.fromkeys(systems))
+        raise UserError(f"There is no published system '{system}'{hint}")
 
 
 def find_card(system: str, name: str) -> Card:

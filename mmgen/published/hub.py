@@ -30,10 +30,8 @@ def download(system: str, name: str) -> list[Path]:
 
 def _fetch(card: Card) -> list[Path]:
     if not card.repository:
-        raise UserError(
-            f"{card.name} does not lie on the hub ({card.note}); download {' and '.join(card.files)}"
-            " yourself and give the files."
-        )
+        files = " and ".join(card.files)
+        raise UserError(f"{card.name} does not lie on the hub; get {files} and give the files.")
     from huggingface_hub import hf_hub_download
 
     try:

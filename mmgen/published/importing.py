@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.config import to_dict
-from mmgen.errors import ConfigError, UserError, suggestion
+from mmgen.errors import ConfigError, UserError
 from mmgen.files import write_json
 from mmgen.pipeline_folder import FORMAT, PIPELINE_FILE, PipelineInfo, SamplingDefaults, Source
+from mmgen.published.catalogue import SYSTEMS, refuse_system
 from mmgen.published.matching import Match, match
 from mmgen.published.reading import read_checkpoint
 from mmgen.published.systems import Converted, Part, parts
@@ -42,18 +43,17 @@ def import_files(
     Raises:
         UserError: the place is taken, or a file or an option does not fit; nothing is written.
     """
+    refuse_system(system, SYSTEMS if known is None else [part.system for part in known])
+    out = Path(out)
+    refuse_taken(out)
     known = parts() if known is None else known
-    systems = sorted({part.system for part in known})
-    if system not in systems:
-        raise UserError(f"There is no published system '{system}'{suggestion(system, systems)}")
-    refuse_taken(Path(out))
     matches = match(system, [read_checkpoint(file) for file in files], known)
     shares = share_out(options, [found.part for found in matches])
     converted = [_convert(found, own) for found, own in zip(matches, shares)]
     _refuse_twins(matches, converted)
     sources = [_source(*pair) for pair in zip(matches, converted)]
-    info = _info(system, Path(files[-1]).stem, converted, sources)
-    _write(Path(out), converted, info)
+    info = _info(out.resolve().name, converted, sources)
+    _write(out.resolve(), converted, info)
     return [*map(_line, converted, sources), f"licence: {info.licence}", f"written: {out}"]
 
 
@@ -128,16 +128,14 @@ def _source(found: Match, converted: Converted) -> Source:
     )
 
 
-def _info(
-    system: str, stem: str, converted: Sequence[Converted], sources: Sequence[Source]
-) -> PipelineInfo:
+def _info(name: str, converted: Sequence[Converted], sources: Sequence[Source]) -> PipelineInfo:
     # What draws knows best what it was trained on and how it is evaluated: it comes last.
     ordered = sorted(converted, key=lambda one: one.component == "transformer")
     sizes = [one.image_size for one in ordered if one.image_size]
     settings = [one.sampling for one in ordered if one.sampling]
     return PipelineInfo(
         format=FORMAT,
-        name=f"{system}-{stem}",
+        name=name,
         image_size=sizes[-1] if sizes else IMAGE_SIZE,
         sampling=settings[-1] if settings else SamplingDefaults(),
         licence="; ".join(dict.fromkeys(f"{s.licence} ({s.repository})" for s in sources)),

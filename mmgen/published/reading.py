@@ -7,13 +7,17 @@ asks for is named and refused. The weights may lie bare or under a key, averaged
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import pickletools
 import re
 import types
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -27,8 +31,12 @@ ALLOWED: list[Any] = [argparse.Namespace, types.SimpleNamespace]
 AVERAGED = ("model_ema", "ema", "ema_state_dict", "state_dict_ema", "ema_model")
 WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "sd", "net", "weights")
 DEEPEST = 3
+# A file before PyTorch 1.6 is a row of pickles, the fourth of which holds the content.
+PICKLES = 4
 # What parallel and compiled training puts before every key.
 TRAINING_PREFIXES = ("module.", "_orig_mod.")
+
+_ASKS_FOR_MORE = re.compile(r"GLOBAL \S+ (was not|whose module)|Unsupported operand|allowlisted")
 
 
 @dataclass(frozen=True)
@@ -101,23 +109,24 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _unpickle(path: Path) -> Any:
     whole = zipfile.is_zipfile(path)
     try:
-        with torch.serialization.safe_globals(ALLOWED):
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
+    except MemoryError:
+        raise
     except Exception as error:  # damaged files raise nearly anything, down to KeyError
-        raise _refusal(path, error, whole) from None
+        raise _refusal(path, error) from None
 
 
-def _refusal(path: Path, error: Exception, whole: bool) -> CheckpointError:
+def _refusal(path: Path, error: Exception) -> CheckpointError:
     """One sentence for what PyTorch says in many."""
-    names = _blocked(path, error, whole)
-    if names:
+    said = str(error)
+    if _ASKS_FOR_MORE.search(said) and (names := _asked_for(path)):
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return CheckpointError(
             f"{path} asks for code that is not run ({', '.join(names[:3])}{more}); "
             "save its tensors alone, as safetensors."
         )
-    said = str(error)
-    if "tar" in said and "legacy" in said:
+    if "legacy .tar format" in said:
         return CheckpointError(
             f"{path} has PyTorch's tar format, which cannot be read safely; save it again as "
             "safetensors."
@@ -127,15 +136,37 @@ def _refusal(path: Path, error: Exception, whole: bool) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or no checkpoint; download it again.")
 
 
-def _blocked(path: Path, error: Exception, whole: bool) -> list[str]:
-    """Names that a pickle asks for and does not get."""
-    if whole:
-        try:
-            with torch.serialization.safe_globals(ALLOWED):
-                return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-        except Exception:
-            return []  # damaged, or no checkpoint: said by the caller
-    return re.findall(r"GLOBAL (\S+) was not an allowed", str(error))
+def _asked_for(path: Path) -> list[str]:
+    """What the pickle in a file asks for beyond PyTorch's and our plain containers."""
+    allowed = {f"{kind.__module__}.{kind.__qualname__}" for kind in ALLOWED}
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            names = _names(file)
+        else:
+            with zipfile.ZipFile(file) as archive:
+                inner = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
+                names = _names(io.BytesIO(archive.read(inner))) if inner else []
+    plain = ("torch.", "collections.", "_codecs.")
+    return [
+        name for name in dict.fromkeys(names) if not name.startswith(plain) and name not in allowed
+    ]
+
+
+def _names(file: IO[bytes]) -> list[str]:
+    """Dotted names in the pickles of a file, taken from their instructions: none is carried out."""
+    names: list[str] = []
+    file.seek(0)
+    with contextlib.suppress(Exception):  # a pickle's end, or what is no pickle
+        for _ in range(PICKLES):
+            words: list[str] = []
+            for operation, argument, _ in pickletools.genops(file):
+                if operation.name == "GLOBAL":
+                    names.append(str(argument).replace(" ", "."))
+                elif operation.name == "STACK_GLOBAL":
+                    names.append(".".join(words[-2:]))
+                elif isinstance(argument, str):
+                    words.append(argument)
+    return names
 
 
 # -- where the weights lie -----------------------------------------------------------------------

@@ -25,21 +25,7 @@ Comparisons = Mapping[str, Callable[[Case], Tensor]]
 MISSING = frozenset(
     {
         ("ibq", "class-conditional AR"),
-        ("larp", "video tokenizer"),
-        ("llamagen", "c2i"),
-        ("llamagen", "t2i"),
-        ("nar", "c2i"),
-        ("nar", "c2v"),
-        ("nar", "t2i"),
-        ("nbp", "class/text-to-video (hybrid start)"),
-        ("nbp", "video frame prediction (prefix frames)"),
-        ("nbp", "video-tokenizer"),
         ("open-magvit2", "class-conditional AR, factorised sub-tokens"),
-        ("seed", "tokenize"),
-        ("seed", "tokenize and detokenize (v1)"),
-        ("seed", "unCLIP conditioning"),
-        ("xar", "c2i"),
-        ("xar", "entities"),
     }
 )
 

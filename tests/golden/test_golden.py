@@ -10,6 +10,9 @@ from case import GOLDENS, Case, all_cases
 from registry import MISSING, compare, comparisons, is_missing, must_fail
 from torch import Tensor
 
+from mmgen.published.reading import read_checkpoint
+from mmgen.published.systems import parts, shapes_of
+
 pytestmark = pytest.mark.golden
 CASES = all_cases()
 if not CASES:
@@ -22,6 +25,11 @@ def _marks(case: Case) -> list[Any]:
 
 
 ONE_EACH = [pytest.param(case, id=case.name, marks=_marks(case)) for case in CASES]
+KNOWN = [
+    pytest.param(case, id=case.name)
+    for case in CASES
+    if case.described["weights"] and not (is_missing(case) or must_fail(case))
+]
 OUTPUTS = [
     pytest.param(case, name, id=f"{case.name}/{name}", marks=_marks(case))
     for case in CASES
@@ -33,6 +41,13 @@ OUTPUTS = [
 def test_every_output_is_compared(case: Case) -> None:
     unknown = [name for name in case.outputs if name not in compare(case)]
     assert not unknown
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_a_file_is_recognised_as_one_thing(case: Case) -> None:
+    shapes = shapes_of(read_checkpoint(case.official_file).tensors)
+    found = [part for part in parts() if part.recognise(shapes) and not part.embedded]
+    assert [part.system for part in found] == [case.system], [part.name for part in found]
 
 
 @pytest.mark.parametrize(("case", "name"), OUTPUTS)

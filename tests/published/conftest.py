@@ -1,8 +1,8 @@
-"""Lets the tests beside this file find `fakes.py`."""
+"""Lets the tests beside this file find `fake_systems.py`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
