@@ -1,8 +1,9 @@
-"""Lets the tests beside this file find `fake_systems.py`."""
+"""Lets the tests beside this file find what they share, here and one folder up."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
