@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmgen.components import load_component
 from mmgen.errors import UserError
-from mmgen.pipeline_folder import read_info
+from mmgen.pipeline import Pipeline
 from mmgen.published import ibq_ar
 from mmgen.published.importing import import_files
 from mmgen.published.systems import parts, shapes_of
@@ -60,27 +60,33 @@ def official_shapes(options: dict[str, Any], codebook: int = 0) -> Shapes:
     return {f"transformer.{key}": shape for key, shape in found.items()}
 
 
-def tokenizer_shapes() -> Shapes:
-    """A tiny tokenizer of the family in a generator's file, with averages of its weights."""
-    conv = {"encoder.conv_in": (32, 3), "encoder.conv_out": (8, 32), "quant_conv": (8, 8)}
-    conv |= {"decoder.conv_in": (32, 8), "decoder.conv_out": (3, 32), "post_quant_conv": (8, 8)}
+def tokenizer_shapes(levels: int = 5) -> Shapes:
+    """A tokenizer of the family with 32 channels everywhere, in a generator's file."""
     found: Shapes = {"quantize.embedding.weight": (20, 8)}
-    for name, (out, inner) in conv.items():
-        size = 1 if name.endswith("quant_conv") else 3
-        found |= {f"{name}.weight": (out, inner, size, size), f"{name}.bias": (out,)}
-    for end, side in (("encoder", "down"), ("decoder", "up")):
-        found |= norm(f"{end}.norm_out")
-        for block in (f"{side}.0.block.0", "mid.block_1", "mid.block_2"):
-            for i in (1, 2):
-                found |= norm(f"{end}.{block}.norm{i}")
-                found |= {f"{end}.{block}.conv{i}.weight": (32, 32, 3, 3)}
-                found |= {f"{end}.{block}.conv{i}.bias": (32,)}
-        found |= norm(f"{end}.mid.attn_1.norm")
+    found |= conv("quant_conv", 8, 8, 1) | conv("post_quant_conv", 8, 8, 1)
+    found |= conv("encoder.conv_in", 32, 3) | conv("encoder.conv_out", 8, 32)
+    found |= conv("decoder.conv_in", 32, 8) | conv("decoder.conv_out", 3, 32)
+    for i in range(levels):
+        found |= res_block(f"encoder.down.{i}.block.0")
+        found |= res_block(f"decoder.up.{i}.block.0") | res_block(f"decoder.up.{i}.block.1")
+        if i:
+            found |= conv(f"encoder.down.{i - 1}.downsample.conv", 32, 32)
+            found |= conv(f"decoder.up.{i}.upsample.conv", 32, 32)
+    for end in ("encoder", "decoder"):
+        found |= norm(f"{end}.norm_out") | norm(f"{end}.mid.attn_1.norm")
+        found |= res_block(f"{end}.mid.block_1") | res_block(f"{end}.mid.block_2")
         for name in ("q", "k", "v", "proj_out"):
-            found |= {f"{end}.mid.attn_1.{name}.weight": (32, 32, 1, 1)}
-            found |= {f"{end}.mid.attn_1.{name}.bias": (32,)}
-    more = {key.replace("up.0.block.0", "up.0.block.1"): s for key, s in found.items()}
-    return {f"first_stage_model.{key}": shape for key, shape in (found | more).items()}
+            found |= conv(f"{end}.mid.attn_1.{name}", 32, 32, 1)
+    return {f"first_stage_model.{key}": shape for key, shape in found.items()}
+
+
+def res_block(name: str) -> Shapes:
+    convolutions = conv(f"{name}.conv1", 32, 32) | conv(f"{name}.conv2", 32, 32)
+    return convolutions | norm(f"{name}.norm1") | norm(f"{name}.norm2")
+
+
+def conv(name: str, out: int, inner: int, size: int = 3) -> Shapes:
+    return {f"{name}.weight": (out, inner, size, size), f"{name}.bias": (out,)}
 
 
 def norm(name: str) -> Shapes:
@@ -154,22 +160,38 @@ def test_a_codebook_with_its_projector() -> None:
     assert config.code_channels == 6 and config.codebook_size == 20
 
 
-def test_a_file_holds_a_pipeline(tmp_path: Path) -> None:
+def test_a_file_is_a_pipeline(tmp_path: Path) -> None:
+    """The generator's file holds its tokenizer: one import, and classes can be drawn."""
     tensors = drawn(official_shapes(TINY) | tokenizer_shapes())
-    shapes = shapes_of(tensors)
-    known = [part for part in parts() if part.recognise(shapes)]
+    known = [part for part in parts() if part.recognise(shapes_of(tensors))]
     assert [(part.system, part.component) for part in known] == [
         ("ibq", "transformer"),
         ("ibq", "vision"),
     ]
     torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "AR_256_B.ckpt")
-    options = {"transformer": {"n_head": 2}}
+    options = {"transformer": {"n_head": 2, "block_size": 9}}
     said = import_files("ibq", [tmp_path / "AR_256_B.ckpt"], options, tmp_path / "out")
-    assert any("class-conditional generator" in line for line in said)
-    assert any("tokenizer" in line for line in said)
-    assert load_component(tmp_path / "out" / "vision").codebook_size == 20
-    assert load_component(tmp_path / "out" / "transformer").config.codebook_size == 20
-    assert read_info(tmp_path / "out").image_size == 256
+    assert any("class-conditional generator of ibq" in line for line in said)
+    pipe = Pipeline.from_pretrained(tmp_path / "out")
+    assert (pipe.info.image_size, pipe.grid) == (48, (1, 3, 3))
+    one, two = (pipe(class_labels=[3, 1000], seed=5).codes for _ in range(2))
+    assert torch.equal(one, two)
+    images = pipe(class_labels=3, seed=5, temperature=0.0).images
+    assert [image.size for image in images] == [(48, 48)]
+    with pytest.raises(UserError, match="has no sub-tokens; give one value"):
+        pipe(class_labels=3, guidance_scale=[2.0, 1.0])
+
+
+def test_a_tokenizer_of_its_own_goes_first(tmp_path: Path) -> None:
+    tensors = drawn(official_shapes(TINY) | tokenizer_shapes())
+    alone = {key.removeprefix("first_stage_model."): t + 1 for key, t in tensors.items()}
+    alone = {key: t for key, t in alone.items() if not key.startswith("transformer.")}
+    torch.save({"state_dict": tensors}, tmp_path / "AR_256_B.ckpt")
+    torch.save({"state_dict": alone}, tmp_path / "imagenet256_16384.ckpt")
+    files = [tmp_path / "imagenet256_16384.ckpt", tmp_path / "AR_256_B.ckpt"]
+    import_files("ibq", files, {"transformer": {"n_head": 2}}, tmp_path / "out")
+    codebook = load_component(tmp_path / "out" / "vision").quantizer.codebook
+    assert torch.equal(codebook, alone["quantize.embedding.weight"])
 
 
 def test_a_generator_alone_is_a_transformer_alone() -> None:
