@@ -1,15 +1,16 @@
-"""`Pipeline`: text to pictures and pictures to text, from one folder.
+"""`Pipeline`: text or classes to pictures and clips, and pictures to text, from one folder.
 
 A folder holds `pipeline.json` (format, components, sampling defaults, licence, training record) and
-one sub-folder a component: `text` (tokenizer), `vision` (visual tokenizer), `transformer`.
+one sub-folder a component: `text` (tokenizer or encoder), `vision` (visual tokenizer),
+`transformer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import mmgen
 from mmgen.config import to_dict
@@ -22,57 +23,69 @@ from mmgen.pipeline_folder import (
     PipelineInfo,
     SamplingDefaults,
     find_pipeline,
+    load_parts,
     read_info,
-    refuse_strangers,
 )
+from mmgen.request import Request, choose_schedule, random_seed, settings_of, subjects_of
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor
 
+    from mmgen.models.conditional import ConditionalModel
     from mmgen.models.schedule import Grid
     from mmgen.models.text import TextTokenizer
+    from mmgen.models.text_features import TextEncoder
     from mmgen.models.unified import UnifiedModel
-    from mmgen.request import Request
-    from mmgen.sample.draw import DrawSettings
     from mmgen.sample.engine import Step
     from mmgen.sample.guidance import Ramp
-    from mmgen.tokenizers_vis.conv import ConvTokenizer
 
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
 
 OutputType = Literal["pil", "codes"]
+CACHE_BYTES = 2**31  # of keys and values; fewer pictures are decoded together where they need more
+DECODED_PIXELS = 2**18  # of pictures that the visual tokenizer decodes together
 
 
 @dataclass
 class PipelineOutput:
-    """Pictures, and what they were made of.
+    """Pictures or clips, and what they were made of.
 
     Args:
-        images: one a seed.
+        images: one a seed; empty if clips were drawn.
         codes: (B, t, h, w) long.
         seeds: the seed of each picture; with the recipe it draws the picture again.
         recipes: what `mmgen` writes into a picture's metadata, one a picture.
+        frames: the frames of each clip, one list a seed; empty if pictures were drawn.
     """
 
     images: list[Image.Image]
     codes: Tensor
     seeds: list[int]
     recipes: list[dict[str, Any]]
+    frames: list[list[Image.Image]] = field(default_factory=list)
 
 
 class Pipeline:
-    """A text tokenizer, a visual tokenizer and a unified transformer that belong together."""
+    """A text component if there is one, a visual tokenizer and a transformer made for each other.
+
+    Args:
+        text: tokenizer or encoder of prompts; None where classes are drawn.
+        vision: the visual tokenizer.
+        transformer: draws its codes.
+        info: what `pipeline.json` says.
+    """
 
     def __init__(
         self,
-        text: TextTokenizer,
-        vision: ConvTokenizer,
-        transformer: UnifiedModel,
+        text: TextTokenizer | TextEncoder | None,
+        vision: Any,
+        transformer: UnifiedModel | ConditionalModel,
         info: PipelineInfo,
     ) -> None:
-        self.text, self.vision, self.transformer, self.info = text, vision, transformer, info
+        self.text, self.transformer, self.info = text, transformer, info
+        self.vision: Any = vision  # a VisualTokenizer that is a network
         self.vision.eval()
         self.transformer.eval()
         self._hashed: tuple[list[tuple[int, int]], str] | None = None
@@ -83,34 +96,33 @@ class Pipeline:
         return f"Pipeline('{self.info.name}', {self.info.image_size} pixels, units: {units})"
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path | None = None) -> Self:
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path | None = None,
+        *,
+        text_encoder: str | Path | None = None,
+    ) -> Self:
         """Load a pipeline.
 
         Args:
             name_or_folder: a folder, or the name of a shipped pipeline (None: the default one). A
                 bare name never reaches the network.
+            text_encoder: folder of the T5 encoder that published text-to-image weights were
+                trained with, if the pipeline's folder holds none; a name such as
+                "google/flan-t5-xl" is fetched from the Hugging Face hub.
 
         Raises:
             CheckpointError: there is no such pipeline, or its folder is damaged.
         """
         folder = find_pipeline(name_or_folder)
         info = read_info(folder)
-
-        # Only now what needs torch: a wrong name is refused at once.
-        from mmgen.models.text import TextTokenizer
-        from mmgen.models.unified import UnifiedModel
-        from mmgen.tokenizers_vis.conv import ConvTokenizer
-
-        text = TextTokenizer.from_pretrained(folder / "text")
-        vision = ConvTokenizer.from_pretrained(folder / "vision")
-        transformer = UnifiedModel.from_pretrained(folder / "transformer")
-        refuse_strangers(folder, text, vision, transformer, info)
-        return cls(text, vision, transformer, info)
+        return cls(*load_parts(folder, info, text_encoder), info)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the pipeline to `folder`, floating-point weights in `dtype` if given."""
         folder = Path(folder)
-        self.text.save_pretrained(folder / "text")
+        if self.text is not None:
+            self.text.save_pretrained(folder / "text")
         self.vision.save_pretrained(folder / "vision", dtype)
         self.transformer.save_pretrained(folder / "transformer", dtype)
         write_json(folder / PIPELINE_FILE, to_dict(self.info))
@@ -131,26 +143,29 @@ class Pipeline:
         place = None if device is None else usable_device(device)
         self.vision.to(device=place, dtype=dtype)
         self.transformer.to(device=place, dtype=dtype)
+        if place is not None and hasattr(self.text, "to"):
+            self.text.to(place)
         return self
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.transformer.mask_token.device
+        return next(self.transformer.parameters()).device
 
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: str | list[str] | None = None,
         *,
+        class_labels: int | Sequence[int] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guidance_ramp: Ramp | None = None,
         seed: int | list[int] | None = None,
         unit: str | None = None,
         order: str | None = None,
-        temperature: float | None = None,
+        temperature: float | Sequence[float] | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -158,13 +173,16 @@ class Pipeline:
         output_type: OutputType = "pil",
         progress: Callable[[int, int], None] | None = None,
     ) -> PipelineOutput:
-        """Draw pictures.
+        """Draw pictures or clips.
 
         Args:
             prompt: one text or several; "" asks for anything.
+            class_labels: one class or several, for weights that draw classes; the number of
+                classes itself asks for none in particular.
             negative_prompt: what guidance leads away from (default: no caption).
-            num_images_per_prompt: pictures for each prompt.
-            guidance_scale: 1 switches guidance off.
+            num_images_per_prompt: pictures for each prompt or class.
+            guidance_scale: 1 switches guidance off. Where a code is drawn in sub-tokens, a list
+                gives each its own scale, and likewise its own temperature.
             guidance_interval: guide only between these shares of the decided tokens, such as
                 (0.1, 0.8); default: everywhere.
             guidance_ramp: "linear" and "cosine" let the scale grow from 1 to its value on the way;
@@ -178,17 +196,19 @@ class Pipeline:
             min_p: keep tokens at least this likely, relative to the likeliest.
             reproducible: decode pictures one at a time, so that a picture is the same, token for
                 token, in any batch.
-            output_type: "codes" skips the pixel decoder and leaves `images` empty.
+            output_type: "codes" skips the pixel decoder and leaves `images` and `frames` empty.
             progress: called with steps done and steps in all.
 
         Raises:
-            ConfigError: a setting is out of range, or the unit or order unknown.
+            UserError: a setting is out of range, the unit or order unknown, or the weights do not
+                draw what was asked for.
         """
         if output_type not in get_args(OutputType):
             hint = suggestion(str(output_type), get_args(OutputType))
             raise ConfigError(f"output_type cannot be {output_type!r}{hint}")
         request = self.request(
             prompt,
+            class_labels=class_labels,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
             guidance_scale=guidance_scale,
@@ -205,29 +225,51 @@ class Pipeline:
         )
         codes = self._codes(request, progress)
         weights = {"mmgen": mmgen.__version__, "model": self.info.name, "weights": self.fingerprint}
-        recipes = [{**weights, **request.recipe(i)} for i in range(len(request.prompts))]
-        images = self.render(codes) if output_type == "pil" else []
-        return PipelineOutput(images, codes, request.seeds, recipes)
+        recipes = [{**weights, **request.recipe(i)} for i in range(len(request.subjects))]
+        output = PipelineOutput([], codes, request.seeds, recipes)
+        if output_type == "pil" and self.draws_clips:
+            output.frames = self.render_clips(codes)
+        elif output_type == "pil":
+            output.images = self.render(codes)
+        return output
 
-    def stream(self, prompt: str | list[str], **settings: Any) -> Iterator[Step]:
+    def stream(self, prompt: str | list[str] | None = None, **settings: Any) -> Iterator[Step]:
         """Yield the pictures in progress, a `Step` at a time; `render(step.codes)` shows them.
 
         Takes the arguments of a call, except `output_type` and `progress`, and checks them at once.
         """
         request = self.request(prompt, **settings)
-        return self._side_by_side([self._steps(part) for part in request.parts()])
+        return self._side_by_side([self._steps(part) for part in self._parts(request)])
 
     def render(self, codes: Tensor) -> list[Image.Image]:
         """Decode codes (B, t, h, w) to pictures."""
+        from mmgen.sample.pictures import to_pil
+
+        return [image for pixels in self._decoded(codes) for image in to_pil(pixels)]
+
+    def render_clips(self, codes: Tensor) -> list[list[Image.Image]]:
+        """Decode codes (B, t, h, w) to clips, a list of frames each."""
+        from mmgen.sample.pictures import to_pil
+
+        clips = (clip for pixels in self._decoded(codes) for clip in pixels)  # (3, T, H, W)
+        return [to_pil(clip.transpose(0, 1)) for clip in clips]
+
+    @property
+    def draws_clips(self) -> bool:
+        """Whether calls draw clips and not pictures."""
+        return self.grid[0] > 1
+
+    def _decoded(self, codes: Tensor) -> Iterator[Tensor]:
+        """Pixels of a few pictures or clips at a time."""
         import torch
 
-        from mmgen.request import BATCH
-        from mmgen.sample.pictures import to_pil
+        from mmgen import request
         from mmgen.tokenizers_vis.protocol import Codes
 
+        together = min(request.BATCH, DECODED_PIXELS // self.info.image_size**2)
         with torch.inference_mode():
-            pixels = [self.vision.decode(Codes(indices=part)) for part in torch.split(codes, BATCH)]
-        return [image for part in pixels for image in to_pil(part)]
+            for part in torch.split(codes, max(1, together)):
+                yield self.vision.decode(Codes(indices=part))
 
     def caption(
         self,
@@ -245,115 +287,87 @@ class Pipeline:
             temperature: 0 writes the likeliest token each time.
             top_p: as in a call.
         """
-        from mmgen.noise import picture_seeds
-        from mmgen.request import BATCH
+        from mmgen.captioning import describe
         from mmgen.sample.draw import DrawSettings
 
-        batch = images if isinstance(images, list) else [images]
-        if any(not hasattr(image, "convert") for image in batch):
-            raise UserError("Give PIL pictures to caption; open files with PIL.Image.open.")
-        if not batch:
-            raise UserError("There is no picture to caption; give at least one.")
-        settings = DrawSettings(temperature=temperature, top_p=top_p)
-        seeds = picture_seeds(seed, len(batch))
-        return [
-            text
-            for at in range(0, len(batch), BATCH)
-            for text in self._captions(batch[at : at + BATCH], seeds[at : at + BATCH], settings)
-        ]
+        return describe(self, images, seed, DrawSettings(temperature=temperature, top_p=top_p))
 
-    def _captions(
-        self, images: list[Image.Image], seeds: Tensor, settings: DrawSettings
-    ) -> list[str]:
-        import torch
+    def two_way(self) -> tuple[TextTokenizer, UnifiedModel]:
+        """Text tokenizer and transformer of weights that read text and write it.
 
-        from mmgen.data.fit import fit_pixels
-        from mmgen.models.schedule import to_slots
-        from mmgen.models.unified import plan_for
-        from mmgen.sample.text import decode_text
+        Raises:
+            UserError: these weights only draw.
+        """
+        from mmgen.models.text import TextTokenizer
+        from mmgen.models.unified import UnifiedModel
 
-        pixels = torch.stack([fit_pixels(image, self.info.image_size) for image in images])
-        model, unit = self.transformer, self.transformer.config.units[0]
-        with torch.inference_mode():
-            codes = self.vision.encode(pixels.to(self.device)).indices
-            assert codes is not None
-            plan = plan_for(unit, self.grid)
-            cursor = model.begin(len(images))
-            slots = to_slots(plan.schedule, codes)
-            rows = model.seen_image_rows(plan, slots, unit.name, cursor, model.tables())
-            ids = decode_text(model, rows, cursor, seeds, settings, model.config.max_text)
-        return [self.text.decode(row) for row in ids.tolist()]
+        if isinstance(self.text, TextTokenizer) and isinstance(self.transformer, UnifiedModel):
+            return self.text, self.transformer
+        raise UserError(
+            f"The weights of '{self.info.name}' only draw; they read and write no text."
+        )
 
     # -- a call, step by step --------------------------------------------------------------------
 
     def request(
         self,
-        prompt: str | list[str],
+        prompt: str | list[str] | None = None,
         *,
+        class_labels: int | Sequence[int] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
-        guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] | None = None,
-        guidance_ramp: Ramp | None = None,
         seed: int | list[int] | None = None,
         unit: str | None = None,
         order: str | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
         reproducible: bool = False,
+        **drawing: Any,
     ) -> Request:
-        """Check the arguments of a call and fill in the defaults."""
-        from mmgen.noise import picture_seeds
-        from mmgen.request import Request, choose_schedule
-        from mmgen.sample.draw import DrawSettings
-        from mmgen.sample.engine import DecodeSettings
-        from mmgen.sample.guidance import Guidance
+        """Check the arguments of a call and fill in the defaults.
 
-        if not isinstance(prompt, (str, list, tuple)) or any(
-            not isinstance(p, str) for p in prompt
-        ):
-            raise UserError(f"A prompt is a text, or a list of texts, not {prompt!r}.")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise UserError("The list of prompts is empty; give at least one text.")
-        if num_images_per_prompt < 1:
-            raise ConfigError(
-                f"The number of pictures of each prompt is {num_images_per_prompt}; give 1 or more."
-            )
-        prompts = [text for text in prompts for _ in range(num_images_per_prompt)]
-        usual = self.info.sampling
-        draw = DrawSettings(
-            temperature=_first(temperature, usual.temperature),
-            top_k=_first(top_k, usual.top_k),
-            top_p=_first(top_p, usual.top_p),
-            min_p=_first(min_p, usual.min_p),
-        )
-        start, stop = guidance_interval or (0.0, None)
-        guidance = Guidance(
-            _first(guidance_scale, usual.guidance_scale),
-            start,
-            stop,
-            ramp=guidance_ramp or "constant",
-        )
-        if negative_prompt and not guidance.enabled:
+        Args:
+            prompt, class_labels, negative_prompt, num_images_per_prompt, seed, unit, order,
+                reproducible: as in a call.
+            drawing: guidance and filters of a call.
+
+        Raises:
+            UserError: as in a call.
+        """
+        from mmgen.deciders import sub_tokens_of
+        from mmgen.noise import picture_seeds
+        from mmgen.prefixes import check_subjects
+
+        subjects = subjects_of(prompt, class_labels, num_images_per_prompt)
+        count = sub_tokens_of(self)
+        each = settings_of(self.info.sampling, count, **drawing)
+        settings, sub_tokens = each[0], each if count > 1 else ()
+        if negative_prompt and not settings.guidance.enabled:
             raise ConfigError(
                 "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
             )
-        settings = DecodeSettings(draw, guidance)
         if order is None:  # an order is free to choose its unit
-            unit = unit or usual.unit
+            unit = unit or self.info.sampling.unit
         chosen, plan = choose_schedule(self.transformer.config, self.grid, unit, order)
-        seeds = picture_seeds(_random_seed() if seed is None else seed, len(prompts)).tolist()
+        seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
         negative = negative_prompt or ""
-        return Request(prompts, negative, seeds, chosen, plan, settings, reproducible)
+        request = Request(
+            subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens
+        )
+        check_subjects(self, request)
+        return request
+
+    def _parts(self, request: Request) -> list[Request]:
+        """What is decoded together."""
+        config = self.transformer.config.backbone
+        rows = request.plan.rows + self.prefix_rows
+        branches = 2 if request.guided else 1
+        each = 8 * branches * rows * config.depth * config.kv_head_count * config.head_dim
+        return request.parts(max(1, CACHE_BYTES // each))
 
     def _codes(self, request: Request, progress: Callable[[int, int], None] | None) -> Tensor:
         """Codes (B, t, h, w) of all pictures, one part of the request after the other."""
         import torch
 
-        parts, codes = request.parts(), []
+        parts, codes = self._parts(request), []
         for number, part in enumerate(parts):
             for step in self._steps(part):
                 if progress:
@@ -366,30 +380,40 @@ class Pipeline:
         import torch
 
         for steps in zip(*parts):
+            logits = [step.logits for step in steps if step.logits is not None]
             codes = torch.cat([step.codes for step in steps])
-            yield replace(steps[0], codes=codes, entropy=torch.cat([s.entropy for s in steps]))
+            yield replace(steps[0], codes=codes, logits=torch.cat(logits) if logits else None)
 
     def _steps(self, request: Request) -> Iterator[Step]:
         import torch
 
-        from mmgen.sample.engine import decode, text_prefix
+        from mmgen.deciders import decider_of
+        from mmgen.prefixes import prefix_of
+        from mmgen.sample.engine import decode
 
-        model = self.transformer
-        longest = model.config.max_text
-        guided = request.settings.guidance.enabled
-        texts = request.prompts + [request.negative] * (len(request.prompts) * guided)
-        ids, valid = self.text.encode(texts, longest)
-        ids, valid = ids.to(self.device), valid.to(self.device)
-        count = len(request.prompts)
-        negative = (ids[count:], valid[count:]) if guided else None
-        prefix = text_prefix(model, request.unit.name, ids[:count], valid[:count], negative)
-        seeds = torch.tensor(request.seeds)
-        return decode(model, prefix, request.plan, request.unit.name, seeds, request.settings)
+        seeds, unit = torch.tensor(request.seeds), request.unit.name
+        with torch.inference_mode():
+            prefix = prefix_of(self, request)
+        return decode(
+            self.transformer,
+            prefix,
+            request.plan,
+            unit,
+            seeds,
+            request.settings,
+            decider=decider_of(self, request, seeds),
+        )
+
+    @property
+    def prefix_rows(self) -> int:
+        """Rows before a picture, at most."""
+        config: Any = self.transformer.config
+        return int(config.condition.rows if hasattr(config, "condition") else config.max_text + 1)
 
     @property
     def grid(self) -> Grid:
-        """(t, h, w) of the pictures."""
-        return self.vision.grid_for((self.info.image_size, self.info.image_size))
+        """(t, h, w) of the pictures or clips."""
+        return self.transformer.config.grid
 
     @property
     def fingerprint(self) -> str:
@@ -399,19 +423,8 @@ class Pipeline:
         tensors = [t for network in networks for t in network.state_dict().values()]
         state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
         if self._hashed is None or self._hashed[0] != state:
-            hashes = [self.text.fingerprint, *(each.hash_of_weights() for each in networks)]
+            hashes = [each.hash_of_weights() for each in networks]
+            if self.text is not None:
+                hashes.insert(0, self.text.fingerprint)
             self._hashed = state, "-".join(hashes)
         return self._hashed[1]
-
-
-T = TypeVar("T")
-
-
-def _first(given: T | None, usual: T) -> T:
-    return usual if given is None else given
-
-
-def _random_seed() -> int:
-    import secrets
-
-    return secrets.randbelow(2**31)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmgen.config import from_dict
 from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.files import read_json
 
 if TYPE_CHECKING:
+    from mmgen.models.conditional import ConditionalModel
     from mmgen.models.text import TextTokenizer
+    from mmgen.models.text_features import TextEncoder
     from mmgen.models.unified import UnifiedModel
-    from mmgen.tokenizers_vis.conv import ConvTokenizer
 
 PIPELINE_FILE = "pipeline.json"
 FORMAT = 1
@@ -23,20 +24,26 @@ DEFAULT = "emoji-64"
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What a call uses where it is silent; ranges as in `DrawSettings` and `Guidance`."""
+    """What a call uses where it is silent; see `DrawSettings`, `Guidance` and `FlowSettings`.
+
+    Where a code is drawn in sub-tokens, a list of scales or temperatures gives each its own.
+    """
 
     unit: str | None = None
-    guidance_scale: float = 3.0
-    temperature: float = 1.0
+    guidance_scale: float | tuple[float, ...] = 3.0
+    temperature: float | tuple[float, ...] = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    guidance_ramp: Literal["constant", "linear", "cosine"] = "constant"
+    solver: Literal["euler", "heun", "euler-maruyama"] = "euler-maruyama"
+    steps: int | tuple[int, ...] = 50
 
     def __post_init__(self) -> None:
         """Refuse what a call would refuse."""
         ranges = (
-            ("guidance_scale", self.guidance_scale >= 0, "0 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
+            ("guidance_scale", _smallest(self.guidance_scale) >= 0, "0 or more"),
+            ("temperature", _smallest(self.temperature) >= 0, "0 or more"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", 0 <= self.min_p < 1, "0 (off) or more and below 1"),
@@ -44,6 +51,35 @@ class SamplingDefaults:
         for name, good, what in ranges:
             if not good:
                 raise ConfigError(f"{name} must be {what}, not {getattr(self, name)}.")
+
+
+def _smallest(value: float | tuple[float, ...]) -> float:
+    return min(value, default=-1.0) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Source:
+    """The published file that a component was made from.
+
+    Args:
+        component: sub-folder of the pipeline.
+        system: such as "llamagen".
+        part: what kind of file it is, such as "VQ tokenizer".
+        file: its name, without a folder.
+        sha256: of the whole file.
+        licence: of the published weights.
+        repository: of the official code.
+        notes: what was said when it was imported, such as "EMA weights".
+    """
+
+    component: str
+    system: str
+    part: str
+    file: str
+    sha256: str
+    licence: str
+    repository: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +93,7 @@ class PipelineInfo:
         sampling: defaults of a call.
         licence: of the weights, and what must be said of the data.
         training: record of how it was made; free form.
+        sources: published files that it was imported from.
     """
 
     format: int
@@ -65,6 +102,7 @@ class PipelineInfo:
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     licence: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
 
 
 def shipped_pipelines() -> list[str]:
@@ -117,25 +155,79 @@ def read_info(folder: Path) -> PipelineInfo:
     return from_dict(PipelineInfo, data, str(path))
 
 
-def refuse_strangers(
-    folder: Path,
-    text: TextTokenizer,
-    vision: ConvTokenizer,
-    transformer: UnifiedModel,
-    info: PipelineInfo,
-) -> None:
+def load_parts(
+    folder: Path, info: PipelineInfo, text_encoder: str | Path | None = None
+) -> tuple[TextTokenizer | TextEncoder | None, Any, UnifiedModel | ConditionalModel]:
+    """Load text component, visual tokenizer and transformer.
+
+    Args:
+        folder: of the pipeline.
+        info: its `pipeline.json`.
+        text_encoder: where the text encoder lies, if not in the folder.
+
+    Raises:
+        CheckpointError: a piece is missing or damaged, or they were not made for each other.
+    """
+    refuse_incomplete(folder)
+    # Only now what needs torch: a wrong name is refused at once.
+    from mmgen.components import class_of, load_component
+    from mmgen.models.text import TextTokenizer
+    from mmgen.models.text_features import TextEncoder
+
+    unified = class_of(folder / "transformer") == "UnifiedModel"
+    text: TextTokenizer | TextEncoder | None = None
+    if unified:
+        text = TextTokenizer.from_pretrained(folder / "text")
+    elif text_encoder is not None or (folder / "text").is_dir():
+        text = TextEncoder.from_pretrained(text_encoder or folder / "text")
+    vision = load_component(folder / "vision")
+    transformer = load_component(folder / "transformer")
+    refuse_strangers(folder, _facts(text, vision, transformer, info))
+    return text, vision, transformer
+
+
+Fact = tuple[str, int | None, int]  # what it counts, what there is, what the transformer needs
+
+
+def _facts(text: Any, vision: Any, transformer: Any, info: PipelineInfo) -> list[Fact]:
+    """What the pieces must agree on."""
+    from mmgen.models.conditions import FeatureConfig
+    from mmgen.models.unified import UnifiedConfig
+
+    config = transformer.config
+    facts: list[Fact] = [("codes", vision.codebook_size, config.codebook_size)]
+    if isinstance(config, UnifiedConfig):
+        facts.insert(0, ("ids of text", text.vocab_size, config.text_vocab))
+    elif text is not None and isinstance(config.condition, FeatureConfig):
+        facts.insert(0, ("channels of text features", text.channels, config.condition.channels))
+    stride = getattr(vision.config, "stride", None)
+    if config.grid[0] == 1 and isinstance(stride, int):  # a clip's tokens need not be places
+        for side in config.grid[1:]:
+            facts.append(("pixels a side", info.image_size, side * stride))
+    return facts
+
+
+def refuse_incomplete(folder: Path) -> None:
+    """Refuse a pipeline that cannot draw: an imported one may be a tokenizer alone.
+
+    Raises:
+        CheckpointError: a visual tokenizer or a transformer is missing.
+    """
+    there = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    for needed in ("vision", "transformer"):
+        if there and needed not in there:
+            raise CheckpointError(
+                f"There is no folder {folder / needed}, and a pipeline of only "
+                f"{' and '.join(there)} cannot draw; import or copy them together."
+            )
+
+
+def refuse_strangers(folder: Path, facts: list[Fact]) -> None:
     """Refuse pieces that were not made for each other: they would draw noise or fail midway.
 
     Raises:
         CheckpointError: the text, the codes or the grid of the pieces differ.
     """
-    config, size = transformer.config, info.image_size
-    facts = (
-        ("ids of text", text.vocab_size, config.text_vocab),
-        ("codes", vision.codebook_size, config.codebook_size),
-        ("pixels a side", size, config.grid[1] * vision.config.stride),
-        ("pixels a side", size, config.grid[2] * vision.config.stride),
-    )
     for what, have, expected in facts:
         if have != expected:
             raise CheckpointError(

@@ -2,53 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mmgen.errors import ConfigError
+from mmgen.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from mmgen.models.plan import Plan
     from mmgen.models.schedule import Grid, Schedule
-    from mmgen.models.unified import UnifiedConfig, Unit
+    from mmgen.models.units import Unit
+    from mmgen.pipeline_folder import SamplingDefaults
     from mmgen.sample.engine import DecodeSettings
+    from mmgen.sample.guidance import Ramp
 
 BATCH = 64  # pictures decoded together; more would save no time and need more memory
+
+Subject = str | int  # what a picture shows: a prompt, or the number of a class
+
+
+class Trained(Protocol):
+    """The part of a transformer's configuration that tells its schedules."""
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The schedules it was trained on; the first is the default."""
+
+    def unit(self, name: str) -> Unit:
+        """The unit of that name."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """B prompts and seeds, one schedule, one set of settings."""
+    """B subjects and seeds, one schedule, one set of settings.
 
-    prompts: list[str]
+    Where codes are drawn in sub-tokens, `sub_tokens` has the settings of each, and `settings` are
+    those of the first.
+    """
+
+    subjects: list[Subject]
     negative: str
     seeds: list[int]
     unit: Unit
     plan: Plan
     settings: DecodeSettings
     reproducible: bool
+    sub_tokens: tuple[DecodeSettings, ...] = ()
 
-    def parts(self) -> list[Request]:
-        """What is decoded together: `BATCH` pictures, or one if reproducible."""
-        size = 1 if self.reproducible else BATCH
+    @property
+    def guided(self) -> bool:
+        """Whether there is an unconditional branch."""
+        return any(own.guidance.enabled for own in (self.settings, *self.sub_tokens))
+
+    def parts(self, together: int | None = None) -> list[Request]:
+        """What is decoded together: `together` pictures (default: `BATCH`), or one if reproducible.
+
+        Args:
+            together: at most `BATCH` counts.
+        """
+        size = 1 if self.reproducible else min(BATCH, together or BATCH)
         places = [slice(start, start + size) for start in range(0, len(self.seeds), size)]
         return [
-            replace(self, prompts=self.prompts[place], seeds=self.seeds[place]) for place in places
+            replace(self, subjects=self.subjects[place], seeds=self.seeds[place])
+            for place in places
         ]
 
     def recipe(self, i: int) -> dict[str, Any]:
         """What draws picture i again, besides the weights."""
         draw, guidance = self.settings.draw, self.settings.guidance
+        subject = self.subjects[i]
+        shown: dict[str, Any] = {"class_label": subject}
+        if isinstance(subject, str):
+            shown = {"prompt": subject, "negative_prompt": self.negative}
         return {
-            "prompt": self.prompts[i],
-            "negative_prompt": self.negative,
+            **shown,
             "seed": self.seeds[i],
             "unit": self.unit.name,
             "order": self.plan.schedule.order,
-            "guidance_scale": guidance.scale,
+            "guidance_scale": [own.guidance.scale for own in self.sub_tokens] or guidance.scale,
             "guidance_interval": None if guidance.stop is None else [guidance.start, guidance.stop],
             "guidance_ramp": guidance.ramp,
-            "temperature": draw.temperature,
+            "temperature": [own.draw.temperature for own in self.sub_tokens] or draw.temperature,
             "top_k": draw.top_k,
             "top_p": draw.top_p,
             "min_p": draw.min_p,
@@ -56,8 +90,97 @@ class Request:
         }
 
 
+def subjects_of(
+    prompt: str | Sequence[str] | None, class_labels: int | Sequence[int] | None, each: int
+) -> list[Subject]:
+    """What is to be drawn, every subject `each` times.
+
+    Raises:
+        UserError: prompts and classes at once, neither of them, or something else.
+    """
+    if prompt is not None and class_labels is not None:
+        raise UserError("Give a prompt or class labels, not both.")
+    if each < 1:
+        raise ConfigError(f"The number of pictures of each prompt is {each}; give 1 or more.")
+    if class_labels is not None:
+        found: list[Subject] = list(_labels(class_labels))
+    else:
+        found = list(_prompts(prompt))
+    return [subject for subject in found for _ in range(each)]
+
+
+def _prompts(prompt: str | Sequence[str] | None) -> list[str]:
+    if prompt is None:
+        raise UserError("There is nothing to draw; give a prompt, or class labels.")
+    if not isinstance(prompt, (str, list, tuple)) or any(not isinstance(p, str) for p in prompt):
+        raise UserError(f"A prompt is a text, or a list of texts, not {prompt!r}.")
+    if not prompt and not isinstance(prompt, str):
+        raise UserError("The list of prompts is empty; give at least one text.")
+    return [prompt] if isinstance(prompt, str) else list(prompt)
+
+
+def _labels(labels: int | Sequence[int]) -> list[int]:
+    given = [labels] if isinstance(labels, int) else list(labels)
+    if any(not isinstance(label, int) or isinstance(label, bool) for label in given):
+        raise UserError(f"Class labels are whole numbers, not {labels!r}.")
+    if not given:
+        raise UserError("The list of class labels is empty; give at least one.")
+    return given
+
+
+def settings_of(
+    usual: SamplingDefaults,
+    sub_tokens: int = 1,
+    *,
+    guidance_scale: float | Sequence[float] | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    guidance_ramp: Ramp | None = None,
+    temperature: float | Sequence[float] | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> tuple[DecodeSettings, ...]:
+    """The settings of a call over a pipeline's defaults, for each sub-token of a code.
+
+    Raises:
+        ConfigError: a value outside its range, or a list of another length.
+    """
+    from mmgen.sample.draw import DrawSettings
+    from mmgen.sample.engine import DecodeSettings
+    from mmgen.sample.guidance import Guidance
+
+    filters = {
+        "top_k": _first(top_k, usual.top_k),
+        "top_p": _first(top_p, usual.top_p),
+        "min_p": _first(min_p, usual.min_p),
+    }
+    start, stop = guidance_interval or (0.0, None)
+    ramp = guidance_ramp or usual.guidance_ramp
+    warmth = _first(temperature, usual.temperature)
+    scale = _first(guidance_scale, usual.guidance_scale)
+    return tuple(
+        DecodeSettings(DrawSettings(t, **filters), Guidance(s, start, stop, ramp=ramp))
+        for t, s in zip(
+            _spread("temperature", warmth, sub_tokens), _spread("guidance_scale", scale, sub_tokens)
+        )
+    )
+
+
+def _spread(name: str, value: float | Sequence[float], count: int) -> list[float]:
+    """One value for each sub-token of a code, given one for all of them or a list."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * count  # type: ignore[list-item]
+    if len(value) != count:
+        what = f"{count} sub-tokens" if count > 1 else "no sub-tokens"
+        raise ConfigError(
+            f"{name} has {len(value)} values, but a code of these weights has {what}; give one "
+            f"value{f', or {count}' if count > 1 else ''}."
+        )
+    return list(value)
+
+
 def choose_schedule(
-    config: UnifiedConfig, grid: Grid, unit: str | None, order: str | None
+    config: Trained, grid: Grid, unit: str | None, order: str | None
 ) -> tuple[Unit, Plan]:
     """Find the trained unit that can follow an order.
 
@@ -74,7 +197,7 @@ def choose_schedule(
         ConfigError: the unit or the order is unknown, or no unit can follow the order.
     """
     from mmgen.models.schedule import make_schedule
-    from mmgen.models.unified import plan_for
+    from mmgen.models.units import plan_for
 
     candidates = (config.unit(unit),) if unit else config.units
     if order is None:
@@ -94,5 +217,19 @@ def choose_schedule(
     return free[0], plan_for(replace(free[0], order=order), grid)
 
 
+def random_seed() -> int:
+    """A seed that nobody asked for."""
+    import secrets
+
+    return secrets.randbelow(2**31)
+
+
 def _same(one: Schedule, other: Schedule) -> bool:
     return one.sizes == other.sizes and one.site.tolist() == other.site.tolist()
+
+
+T = TypeVar("T")
+
+
+def _first(given: T | None, usual: T) -> T:
+    return usual if given is None else given

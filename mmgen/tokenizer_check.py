@@ -6,22 +6,50 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmgen.components import load_component
 from mmgen.data.dataset import ImageTextDataset
 from mmgen.devices import usable_device
-from mmgen.errors import UserError
+from mmgen.errors import CheckpointError, UserError
 from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, read_info
 from mmgen.sample.pictures import grid, save_picture, to_pil
-from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.metrics import psnr, ssim
 from mmgen.tokenizers_vis.usage import CodebookUsage
 from mmgen.train.datasets import held_out_pixels
 
 SHOWN = 12  # pictures in the side-by-side view
 SIZE = 64  # pixels a side, unless a pipeline knows better
+
+
+@dataclass
+class CodeUse:
+    """How a discrete tokenizer uses its codebook.
+
+    Args:
+        used: share of the codebook that occurs.
+        perplexity: exp of the entropy of the code frequencies.
+        codebook_size: K.
+        tokens: codes a picture, each of which costs log2 K bits.
+    """
+
+    used: float
+    perplexity: float
+    codebook_size: int
+    tokens: int
+
+    def lines(self) -> list[str]:
+        """The figures in words."""
+        bits = self.tokens * math.log2(self.codebook_size)
+        codes = round(self.used * self.codebook_size)
+        return [
+            f"code use    {self.used:.1%} ({codes} of {self.codebook_size})",
+            f"perplexity  {self.perplexity:.0f}",
+            f"bits        {bits:.0f} a picture ({self.tokens} tokens)",
+        ]
 
 
 @dataclass
@@ -32,11 +60,7 @@ class TokenizerCheck:
         model: what was checked, `data` on what.
         pictures: how many.
         psnr: dB. `ssim`: 0 to 1.
-        used: share of the codebook that occurs.
-        perplexity: exp of the entropy of the code frequencies.
-        codebook_size: K.
-        tokens: codes a picture.
-        bits: `tokens * log2 K`, what a picture costs.
+        use: of the codebook; None for continuous latents.
         report: the data set's bad samples.
         pairs: (2S, 3, H, W) originals, then reconstructions.
     """
@@ -46,24 +70,17 @@ class TokenizerCheck:
     pictures: int
     psnr: float
     ssim: float
-    used: float
-    perplexity: float
-    codebook_size: int
-    tokens: int
-    bits: float
+    use: CodeUse | None
     report: str
     pairs: Tensor
 
     def lines(self) -> list[str]:
         """The figures in words."""
-        codes = round(self.used * self.codebook_size)
         return [
             f"{self.model} on {self.pictures} pictures of {self.data}",
             f"PSNR        {self.psnr:.2f} dB",
             f"SSIM        {self.ssim:.3f}",
-            f"code use    {self.used:.1%} ({codes} of {self.codebook_size})",
-            f"perplexity  {self.perplexity:.0f}",
-            f"bits        {self.bits:.0f} a picture ({self.tokens} tokens)",
+            *(self.use.lines() if self.use else ["code use    none: continuous latents"]),
             self.report,
         ]
 
@@ -103,13 +120,14 @@ def check_tokenizer(
     tokenizer.grid_for((size, size))
     dataset = ImageTextDataset(data, image_size=size, drop_caption=0.0)
     total = min(limit, len(dataset))
-    usage = CodebookUsage(tokenizer.codebook_size, window=total)
+    codebook_size = tokenizer.codebook_size
+    usage = CodebookUsage(codebook_size, window=total) if codebook_size else None
     scores, originals, rebuilt, seen = [], [], [], 0
     for batch in held_out_pixels(dataset):
         pixels = batch[: limit - seen]
         codes = tokenizer.encode(pixels.to(place))
-        assert codes.indices is not None
-        usage.update(codes.indices.cpu())
+        if usage is not None:
+            usage.update(codes.indices.cpu())
         again = tokenizer.decode(codes).clamp(-1, 1).cpu()
         scores.append(torch.stack([psnr(again, pixels), ssim(again, pixels)], dim=1))
         if seen < SHOWN:
@@ -122,27 +140,30 @@ def check_tokenizer(
     if not seen:
         raise UserError(f"{data} holds no picture that can be read. {dataset.report()}")
     mean = torch.cat(scores).mean(0)
-    tokens = math.prod(tokenizer.grid_for((size, size)))
+    use = None
+    if usage is not None:
+        tokens = math.prod(tokenizer.grid_for((size, size)))
+        use = CodeUse(usage.used, usage.perplexity, codebook_size, tokens)
     return TokenizerCheck(
         model=model,
         data=data,
         pictures=seen,
         psnr=float(mean[0]),
         ssim=float(mean[1]),
-        used=usage.used,
-        perplexity=usage.perplexity,
-        codebook_size=tokenizer.codebook_size,
-        tokens=tokens,
-        bits=tokens * math.log2(tokenizer.codebook_size),
+        use=use,
         report=dataset.report(),
         pairs=torch.cat([*originals, *rebuilt]),
     )
 
 
-def _load(model: str) -> tuple[ConvTokenizer, int]:
+def _load(model: str) -> tuple[Any, int]:
     """The tokenizer, and the pixels a side that it is usually looked at with."""
-    folder = Path(model)
-    if folder.is_dir() and not (folder / PIPELINE_FILE).is_file():
-        return ConvTokenizer.from_pretrained(folder), SIZE
-    folder = find_pipeline(model)
-    return ConvTokenizer.from_pretrained(folder / "vision"), read_info(folder).image_size
+    folder, size = Path(model), SIZE
+    if not folder.is_dir() or (folder / PIPELINE_FILE).is_file():
+        pipeline = find_pipeline(model)
+        folder, size = pipeline / "vision", read_info(pipeline).image_size
+    tokenizer = load_component(folder)
+    if not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "decode")):
+        kind = type(tokenizer).__name__
+        raise CheckpointError(f"{folder} holds a {kind}; give the folder of a visual tokenizer.")
+    return tokenizer, size

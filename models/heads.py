@@ -42,6 +42,28 @@ class CodeTable(nn.Module):
         return self.scale * shared + self.free.weight
 
 
+class ProjectedCodes(nn.Module):
+    """Codes enter as the vectors of the visual tokenizer's codebook, through an MLP (IBQ, ETT).
+
+    Args:
+        codes: K.
+        channels: C of the codebook.
+        width: W.
+    """
+
+    def __init__(self, codes: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.codebook = nn.Embedding(codes, channels)
+        self.inner = nn.Linear(channels, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(...) long to (..., W)."""
+        hidden = F.gelu(self.inner(self.codebook(codes)), approximate="tanh")
+        out: Tensor = self.out(hidden)
+        return out
+
+
 class CategoricalHead(nn.Module):
     """Logits over the visual codes from the rows that predict each slot.
 
@@ -106,3 +128,62 @@ def resolve_prefix(reads: Tensor, first_row: int) -> Tensor:
     """
     shifted = torch.where(reads >= 0, reads + first_row, reads)
     return torch.where(reads == PREFIX, first_row - 1, shifted)
+
+
+class MatrixHead(nn.Module):
+    """Logits from one norm and one matrix for each direction, as LlamaGen and NAR have them.
+
+    What a head says stays a hidden state until the end, so that averaging and guidance cost a
+    vector of width W and not K logits.
+
+    Args:
+        backbone: for the width and the norm.
+        directions: names of the heads, as in a plan.
+        codes: K.
+        normed: with a norm; False where the hidden states have been through one already.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        directions: tuple[str, ...],
+        codes: int,
+        *,
+        normed: bool = True,
+    ) -> None:
+        super().__init__()
+        self.directions = directions
+        norms = {name: make_norm(backbone) if normed else nn.Identity() for name in directions}
+        self.norms = nn.ModuleDict(norms)
+        outs = {name: nn.Linear(backbone.width, codes, bias=False) for name in directions}
+        for out in outs.values():
+            nn.init.normal_(out.weight, std=0.02)
+        self.outs = nn.ModuleDict(outs)
+
+    def queries(self, states: dict[str, Tensor], heads: tuple[str, ...], reads: Tensor) -> Tensor:
+        """What each direction says about each slot, divided by the number of those that speak.
+
+        Args:
+            states: (B, R, W) of the rows that were fed, for each direction.
+            heads: names, one for each line of `reads`.
+            reads: (heads, S) index of a row, `PREFIX` already replaced, or `NONE`.
+
+        Returns:
+            (B, S, directions, W), zero where a direction is silent.
+        """
+        speaks = (reads != NONE).to(next(iter(states.values())).dtype)
+        share = speaks / speaks.sum(0).clamp(min=1)  # (heads, S)
+        said = {
+            name: self.norms[name](states[name][:, rows.clamp(min=0)]) * weight[:, None]
+            for name, rows, weight in zip(heads, reads, share)
+        }
+        silent = torch.zeros_like(next(iter(said.values())))
+        return torch.stack([said.get(name, silent) for name in self.directions], dim=2)
+
+    def logits(self, queries: Tensor) -> Tensor:
+        """(B, S, directions, W) to (B, S, K) float32."""
+        queries = queries.to(next(self.parameters()).dtype)  # guidance returns float32
+        logits: Tensor = self.outs[self.directions[0]](queries[:, :, 0]).float()
+        for i, name in enumerate(self.directions[1:], start=1):
+            logits += self.outs[name](queries[:, :, i]).float()
+        return logits

@@ -20,34 +20,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgen.errors import ConfigError, suggestion
+from mmgen.errors import ConfigError
 from mmgen.models.backbone import Backbone, BackboneConfig, make_norm
 from mmgen.models.cache import KVCache
 from mmgen.models.heads import CategoricalHead, CodeTable, resolve_prefix
-from mmgen.models.plan import Input, Plan, compile_plan
+from mmgen.models.plan import Input, Plan
 from mmgen.models.rope import axis_pairs, rope_table
 from mmgen.models.rows import Cursor, Rows, concatenate, row_mask
-from mmgen.models.schedule import Grid, make_schedule
+from mmgen.models.units import Unit, find_unit, plan_for
 from mmgen.saving import Saved
 
+__all__ = ["END", "CodeTables", "UnifiedConfig", "UnifiedModel", "Unit", "plan_for"]
+
 END = "end"  # the marker behind a picture
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A schedule that the weights were trained on.
-
-    Args:
-        name: what users call it: token, block, neighbor, any.
-        order: order of `models/schedule.py`; `random` alone means a fresh permutation each time.
-        prediction: shift, neighbors or self.
-        weight: how often training draws it.
-    """
-
-    name: str
-    order: str
-    prediction: str
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,11 +76,7 @@ class UnifiedConfig:
         Raises:
             ConfigError: the weights were not trained on it.
         """
-        for unit in self.units:
-            if unit.name == name:
-                return unit
-        names = [unit.name for unit in self.units]
-        raise ConfigError(f"This model has no unit '{name}'{suggestion(name, names)}")
+        return find_unit(self.units, name)
 
 
 class CodeTables(NamedTuple):
@@ -300,6 +281,18 @@ class UnifiedModel(nn.Module, Saved):
             cache.keep(rows.block[:kept], rows.valid[:, :kept])
         return hidden
 
+    def queries(self, hidden: Tensor, heads: tuple[str, ...], reads: Tensor) -> Tensor:
+        """What the heads say about each slot, (B, S, E); see `CategoricalHead.queries`."""
+        return self.head.queries(hidden, heads, reads)
+
+    def logits(self, queries: Tensor, tables: CodeTables) -> Tensor:
+        """(B, S, E) of any float type to (B, S, K) float32."""
+        return self.head.logits(queries.to(tables.logit.dtype), tables.logit)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache of `capacity` rows."""
+        return self.backbone.new_cache(batch, capacity)
+
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (B, R, W) to logits (B, R, V) float32; the embedding is tied."""
         return F.linear(
@@ -310,22 +303,6 @@ class UnifiedModel(nn.Module, Saved):
 
 
 _DISCRETE = (Input.SLOT, Input.START, Input.MASK)
-
-
-def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
-    """Compile a unit's schedule; a unit of order `random` draws its permutation from `seed`.
-
-    Raises:
-        ConfigError: the order or the prediction does not fit, or is for continuous latents only.
-    """
-    order = unit.order
-    if order == "random":
-        sites = grid[0] * grid[1] * grid[2]
-        order = f"random:{seed}:{min(sites, max(2, round(sites**0.5)))}"
-    plan = compile_plan(make_schedule(order, grid), unit.prediction)
-    if (plan.input == Input.NOISE).any():
-        raise ConfigError(f"Order '{order}' draws continuous latents; this model draws codes.")
-    return plan
 
 
 def _plans(config: UnifiedConfig) -> list[Plan]:

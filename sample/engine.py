@@ -1,30 +1,34 @@
 """The decode engine: one loop for every schedule, a generator of pictures in progress.
 
 Prefill the prefix; then, for each step of the plan, feed its rows, let the heads speak about the
-slots of the step, guide, draw, write. Whether a step decides one token, a row, a diagonal or a
-random set is the plan's affair. Guidance runs both branches in one batch and mixes them before the
-codebook product, which is affine, so half the logits are never computed.
+slots of the step, decide, write. Whether a step decides one token, a row, a diagonal or a random
+set is the plan's affair; how it decides is the decider's (`sample/deciding.py`).
 
 Shapes: B pictures, G = B or 2B sequences (conditional first, then unconditional), N slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmgen.errors import ConfigError
+from mmgen.models.decodable import Decodable, Prefix
 from mmgen.models.plan import NONE, PREFIX, Plan
-from mmgen.models.rows import Cursor, Rows, concatenate
+from mmgen.models.rows import concatenate
 from mmgen.models.schedule import to_grid
-from mmgen.models.unified import CodeTables, UnifiedModel
-from mmgen.noise import Purpose
-from mmgen.sample.draw import DrawSettings, draw
-from mmgen.sample.guidance import Guidance, guide
+from mmgen.models.unified import UnifiedModel
+from mmgen.sample.deciding import CategoricalDecider, Decider, Noise, Turn
+from mmgen.sample.draw import DrawSettings
+from mmgen.sample.guidance import Guidance
 
-Noise = Callable[[int, Tensor, int], Tensor]  # (step, slots (n,), K) -> Gumbel noise (B, n, K)
+__all__ = ["DecodeSettings", "Prefix", "Step", "decode", "last_step", "text_prefix"]
 
 
 @dataclass(frozen=True)
@@ -36,38 +40,30 @@ class DecodeSettings:
 
 
 @dataclass
-class Prefix:
-    """What stands before the picture.
-
-    Args:
-        rows: G sequences, the marker of the picture last.
-        cursor: where the picture begins.
-        guided: the second half of the batch is the unconditional branch of the first.
-    """
-
-    rows: Rows
-    cursor: Cursor
-    guided: bool
-
-
-@dataclass
 class Step:
     """A picture in progress.
 
     Args:
         index: steps done so far, from 1 to `total`.
         total: steps of the whole picture.
-        codes: (B, t, h, w) long; 0 where nothing is decided yet.
+        codes: (B, t, h, w) long, or latents (B, t, h, w, C); 0 where nothing is decided yet.
         done: (t, h, w) bool, which sites are decided.
-        entropy: (B, n) nats, of the guided predictions of this step's n tokens, before temperature
-            and filters.
+        logits: (B, n, K) guided, before temperature and filters, of this step's n tokens; None
+            where the head has none.
     """
 
     index: int
     total: int
     codes: Tensor
     done: Tensor
-    entropy: Tensor
+    logits: Tensor | None = None
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """(B, n) nats, of the predictions of this step's n tokens."""
+        assert self.logits is not None
+        log_p = self.logits.log_softmax(-1)
+        return -(log_p.exp() * log_p).sum(-1)
 
 
 def text_prefix(
@@ -95,7 +91,7 @@ def text_prefix(
 
 @torch.inference_mode()
 def decode(
-    model: UnifiedModel,
+    model: Decodable,
     prefix: Prefix,
     plan: Plan,
     unit: str,
@@ -104,50 +100,69 @@ def decode(
     *,
     noise: Noise | None = None,
     segment: int = 0,
+    decider: Decider | None = None,
+    given: Tensor | None = None,
 ) -> Iterator[Step]:
     """Draw the pictures of a batch, step by step (design section 6).
 
     Args:
         model: in evaluation mode.
-        prefix: of `text_prefix`; G = 2B if it is guided.
+        prefix: of `text_prefix` or the model's own `prefix`; G = 2B if it is guided.
         plan: the schedule, compiled.
         unit: what the prefix's marker says.
         seeds: (B,) int64, the seed of each picture.
         settings: temperature, filters, guidance.
         noise: Gumbel noise to use instead of the counter-based one, for reference runs.
         segment: which picture of the sequence this is; part of the noise counter.
+        decider: how slots get their values (default: one draw from the model's logits).
+        given: values (B, g) of the first g slots, such as the first frames of a clip; they are
+            decided already.
 
     Yields:
         A `Step` after every block.
     """
     settings = settings or DecodeSettings()
-    batch, slots = len(seeds), plan.schedule.slots
-    codes = torch.zeros(batch, slots, dtype=torch.long, device=prefix.rows.x.device)
-    known = torch.zeros(slots, dtype=torch.bool)
-    session = _Session(model, prefix, plan, unit)
-    for step in range(plan.steps):
-        now = plan.slots_of_step(step)
-        queries = session.feed(step, codes)
-        queries = _guided(queries, prefix.guided, settings.guidance, step, plan, int(known.sum()))
-        table = session.tables.logit
-        logits = model.head.logits(queries.to(table.dtype), table)  # (B, n, K)
-        codes[:, now] = draw(
-            logits,
-            seeds,
-            now,
-            settings.draw,
-            noise=noise(step, now, logits.shape[-1]) if noise else None,
-            purpose=Purpose.TOKEN,
-            segment=segment,
-        )
-        known[now] = True
+    decider = decider or CategoricalDecider(model, seeds, settings.draw, noise, segment)
+    values = decider.blank(len(seeds), plan.schedule.slots, prefix.rows.x.device)
+    known = torch.zeros(plan.schedule.slots, dtype=torch.bool)
+    done = 0 if given is None else given.shape[1]
+    first = _first_step(plan, done)
+    if given is not None:
+        values[:, :done], known[:done] = given, True
+    session = _Session(model, prefix, plan, unit, first)
+    for step in range(first, plan.steps):
+        slots = plan.slots_of_step(step)
+        place = (step, plan.steps, done, plan.schedule.slots)
+        scale = settings.guidance.scale_at(*place) if prefix.guided else None
+        turn = Turn(step, slots, values, scale, place, session.tables, session.feed)
+        decided = decider.decide(turn)
+        values[:, slots] = decided.values
+        known[slots] = True
+        done += len(slots)
         yield Step(
-            index=step + 1,
-            total=plan.steps,
-            codes=to_grid(plan.schedule, codes.where(known.to(codes.device), 0)),
+            index=step + 1 - first,
+            total=plan.steps - first,
+            codes=to_grid(plan.schedule, values),
             done=to_grid(plan.schedule, known[None])[0],
-            entropy=_entropy(logits),
+            logits=decided.logits,
         )
+
+
+def _first_step(plan: Plan, given: int) -> int:
+    """The step that decides the first slot that is not given.
+
+    Raises:
+        ConfigError: a block is given in part, or nothing predicts the slots of that step.
+    """
+    ends = [0, *accumulate(plan.sizes)]
+    if given not in ends[:-1]:
+        raise ConfigError(
+            f"{given} tokens of {ends[-1]} are given; give whole blocks and leave one to draw."
+        )
+    first = ends.index(given)
+    if (plan.reads[:, plan.slots_of_step(first)] == NONE).all():
+        raise ConfigError("These weights go on from what is given; give the first frames.")
+    return first
 
 
 def last_step(steps: Iterator[Step]) -> Step:
@@ -162,27 +177,34 @@ def last_step(steps: Iterator[Step]) -> Step:
 class _Session:
     """The cache and the tables of one decoding."""
 
-    def __init__(self, model: UnifiedModel, prefix: Prefix, plan: Plan, unit: str) -> None:
+    def __init__(self, model: Decodable, prefix: Prefix, plan: Plan, unit: str, first: int) -> None:
         self.model, self.prefix, self.plan, self.unit = model, prefix, plan, unit
-        self.tables: CodeTables = model.tables()
+        self.first = first  # the step that also feeds the prefix and what is given
+        self.tables = model.tables()
         queries = int(torch.bincount(plan.block[plan.lane == 1]).max()) if plan.lane.any() else 0
         capacity = len(prefix.rows) + int(plan.keep.sum()) + queries
-        self.cache = model.backbone.new_cache(len(prefix.rows.x), capacity)
+        self.cache = model.new_cache(len(prefix.rows.x), capacity)
+        self.visited = -1  # the last step that was fed: its context is in the cache
 
-    def feed(self, step: int, codes: Tensor) -> Tensor:
-        """Feed the rows of a step; returns what the heads say about its slots, (G, n, E)."""
-        chosen = self.plan.rows_for_step(step)
-        parts = [self.prefix.rows] if step == 0 else []
+    def feed(self, step: int, values: Tensor, tables: Any) -> Tensor:
+        """Feed the rows of a step; returns what the heads say about its slots, (G, n, ...)."""
+        chosen = self.plan.rows_for_step(step, 0 if step == self.first else step)
+        again, self.visited = step == self.visited, step
+        if again:
+            chosen = chosen[self.plan.lane[chosen] == 1]
+        begins = step == self.first and not again and len(self.prefix.rows)
+        parts = [self.prefix.rows] if begins else []
         if len(chosen):
             if self.prefix.guided:
-                codes = torch.cat([codes, codes])
+                values = torch.cat([values, values])
             cursor = self.prefix.cursor
             parts.append(
-                self.model.image_rows(self.plan, chosen, codes, self.unit, cursor, self.tables)
+                self.model.image_rows(self.plan, chosen, values, self.unit, cursor, tables)
             )
-        hidden = self.model.run(concatenate(parts), self.cache)
-        reads = self._fed_reads(step, chosen, hidden.shape[1] - len(chosen))
-        return self.model.head.queries(hidden, self.plan.heads, reads.to(hidden.device))
+        rows = concatenate(parts)
+        hidden = self.model.run(rows, self.cache)
+        reads = self._fed_reads(step, chosen, len(rows) - len(chosen))
+        return self.model.queries(hidden, self.plan.heads, reads.to(rows.x.device))
 
     def _fed_reads(self, step: int, chosen: Tensor, offset: int) -> Tensor:
         """Reads of the step's slots as places among the rows just fed, (heads, n)."""
@@ -191,18 +213,3 @@ class _Session:
         reads = self.plan.reads[:, self.plan.slots_of_step(step)]
         fed = torch.where(reads >= 0, place[reads.clamp(min=0)], reads)
         return torch.where(reads == PREFIX, offset - 1, fed)
-
-
-def _guided(
-    queries: Tensor, guided: bool, guidance: Guidance, step: int, plan: Plan, done: int
-) -> Tensor:
-    if not guided:
-        return queries
-    conditional, unconditional = queries.chunk(2)
-    scale = guidance.scale_at(step, plan.steps, done, plan.schedule.slots)
-    return guide(conditional, unconditional, scale)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)

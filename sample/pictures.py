@@ -1,4 +1,4 @@
-"""Pictures out of the decoder: to PIL, onto a contact sheet, and into a file with their recipe.
+"""Pictures and clips out of the decoder: to PIL, onto a sheet, into a file with their recipe.
 
 A recipe (model, prompt, seed, settings ...) is what draws the same picture again. It travels in the
 file as JSON: the PNG text chunk "mmgen", the EXIF tag UserComment of JPEG and WEBP, or the comment
@@ -25,6 +25,8 @@ from mmgen.errors import UserError
 from mmgen.files import PICTURE_FORMATS, replacing
 
 KEY = "mmgen"
+FPS = 8  # frames a second of clips
+CLIP_ENDINGS = (".gif", ".webp", ".png")
 
 _SIDE_LIMITS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 _EXIF_LIMIT = 65_000  # a JPEG segment holds 65533 bytes, the EXIF header included
@@ -112,6 +114,12 @@ def save_picture(image: Image.Image, path: str | Path, recipe: dict[str, Any]) -
         UserError: an unknown suffix, a picture or a recipe too large for the format, or a place
             that cannot be written to.
     """
+    _save(image, path, recipe, {})
+
+
+def _save(
+    image: Image.Image, path: str | Path, recipe: dict[str, Any], moving: dict[str, Any]
+) -> None:
     target = Path(path)
     kind = PICTURE_FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -125,7 +133,7 @@ def save_picture(image: Image.Image, path: str | Path, recipe: dict[str, Any]) -
             f"A picture of {image.width} x {image.height} pixels is too large for {target}: "
             f"{kind} holds {limit} a side; write a .png."
         )
-    options = _options(kind, json.dumps(recipe, allow_nan=False), target)
+    options = _options(kind, json.dumps(recipe, allow_nan=False), target) | moving
     if kind == "JPEG" and image.mode not in ("RGB", "L"):
         image = image.convert("RGB")
     try:
@@ -134,6 +142,26 @@ def save_picture(image: Image.Image, path: str | Path, recipe: dict[str, Any]) -
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Cannot write {target}: {reason}; choose another place.") from None
+
+
+def save_clip(
+    frames: Sequence[Image.Image], path: str | Path, recipe: dict[str, Any], fps: float = FPS
+) -> None:
+    """Write a clip that plays over and over, with its recipe inside.
+
+    Args:
+        frames: at least one, all of one size.
+        path: the suffix chooses the format: .webp (lossless), .png or .gif (256 colours).
+        recipe: plain JSON data.
+        fps: frames a second.
+
+    Raises:
+        UserError: a suffix that holds no clips, or as in `save_picture`.
+    """
+    if PICTURE_FORMATS.get(Path(path).suffix.lower()) == "JPEG":
+        raise UserError(f"{path} holds no clips; end its name in one of {', '.join(CLIP_ENDINGS)}.")
+    rest = {"append_images": list(frames[1:]), "duration": round(1000 / fps), "loop": 0}
+    _save(frames[0], path, recipe, {"save_all": True, **rest})
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mmgen.cli import data, doctor, orders, sample, tokenizer, train
+from mmgen.cli import data, doctor, importing, models, orders, sample, tokenizer, train
 from mmgen.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
+app.command("import")(importing.import_)
+app.command("models")(models.models)
 app.command("orders")(orders.orders)
 app.command("doctor")(doctor.doctor)
 

@@ -24,15 +24,28 @@ def check_place(out: Path) -> None:
         UserError: another ending, a file where a folder is needed, or no permission.
     """
     try:
-        folder = out.parent if is_picture_file(out) else out
+        is_picture = is_picture_file(out)
+    except OSError as error:  # no permission, or a name that no file can have
+        raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
+    if is_picture and out.suffix.lower() not in PICTURE_FORMATS:
+        endings = ", ".join(PICTURE_FORMATS)
+        raise UserError(f"{out} has no picture's ending; use one of {endings}, or name a folder.")
+    check_folder(out.parent if is_picture else out)
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that cannot take files; it need not exist.
+
+    Raises:
+        UserError: a file where a folder is needed, or no permission.
+    """
+    folder = out
+    try:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         is_folder = folder.is_dir()
     except OSError as error:  # no permission, or a name that no file can have
         raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
-    if is_picture_file(out) and out.suffix.lower() not in PICTURE_FORMATS:
-        endings = ", ".join(PICTURE_FORMATS)
-        raise UserError(f"{out} has no picture's ending; use one of {endings}, or name a folder.")
     if not is_folder:
         raise UserError(f"{folder} is a file, not a folder; choose another place.")
     if not os.access(folder, os.W_OK | os.X_OK):

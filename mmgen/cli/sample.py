@@ -1,27 +1,34 @@
-"""`mmgen sample`: draw pictures from text."""
+"""`mmgen sample`: draw pictures or clips from text or of classes."""
 
 from __future__ import annotations
 
-import re
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.places import check_place, is_picture_file
+from mmgen.cli.output import write
+from mmgen.cli.places import check_place
 from mmgen.errors import UserError
 from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
-    from mmgen.pipeline import Pipeline, PipelineOutput
+    from mmgen.pipeline import Pipeline
 
 
 def sample(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw.")],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What to draw.")
+    ] = None,
     *,
-    count: Annotated[int, typer.Option("-n", "--count", help="Pictures of each prompt.")] = 1,
+    classes: Annotated[
+        list[int] | None,
+        typer.Option("--class", help="Class to draw, for weights that draw classes; repeatable."),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("-n", "--count", help="Pictures of each prompt or class.")
+    ] = 1,
     seed: Annotated[
         int | None, typer.Option(help="Picture i has seed SEED + i; default: a random one.")
     ] = None,
@@ -32,7 +39,11 @@ def sample(
         str | None, typer.Option(help="Decoding order, such as subsample:2; see `mmgen orders`.")
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="How strongly the prompt pulls; 1: not at all.")
+        str | None,
+        typer.Option(
+            metavar="FLOAT[,FLOAT]",
+            help="How strongly the prompt pulls; 1: not at all. Several: one for each sub-token.",
+        ),
     ] = None,
     guidance_interval: Annotated[
         str | None,
@@ -41,14 +52,23 @@ def sample(
     guidance_ramp: Annotated[
         str | None, typer.Option(help="How guidance grows: constant, linear, cosine.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0: always the likeliest.")] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLOAT[,FLOAT]",
+            help="0: always the likeliest. Several: one for each sub-token.",
+        ),
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0: all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest share; 1: all.")] = None,
     min_p: Annotated[
         float | None, typer.Option(help="Only tokens at least this likely, relative to the best.")
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
-    scale: Annotated[int, typer.Option(help="Enlarge pictures this many times.")] = 4,
+    scale: Annotated[
+        int | None,
+        typer.Option(help="Enlarge pictures this many times; default: 4 up to 64 pixels, else 1."),
+    ] = None,
     reproducible: Annotated[
         bool, typer.Option("--reproducible", help="The same tokens in any batch; slower.")
     ] = False,
@@ -59,13 +79,17 @@ def sample(
     model: Annotated[
         str | None, typer.Option(help="Folder or name of a pipeline; default: the shipped one.")
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="T5 folder or hub name, for published weights that draw from text."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Picture to write, or a folder; default: named here."),
     ] = None,
 ) -> None:
-    """Draw what the prompts say. Several pictures also make a labelled sheet."""
-    if not 1 <= scale <= 64:
+    """Draw what the prompts say, or classes. Several pictures also make a labelled sheet."""
+    if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
     if threads is not None and threads < 1:
         raise UserError(f"--threads is {threads}; give 1 or more.")
@@ -73,25 +97,36 @@ def sample(
     settings: dict[str, Any] = {
         "negative_prompt": negative,
         "num_images_per_prompt": count,
-        "guidance_scale": guidance,
+        "guidance_scale": _numbers("--guidance", guidance),
         "guidance_interval": _interval(guidance_interval),
         "guidance_ramp": guidance_ramp,
         "seed": seed,
         "unit": unit,
         "order": order,
-        "temperature": temperature,
+        "temperature": _numbers("--temperature", temperature),
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
         "reproducible": reproducible,
     }
     with progress_of("Drawing") as update:
-        pipe = _load(model, threads, device)
-        output = pipe(prompts, **settings, progress=update)
-        files = _write(output, out, scale)
-    _say_what_was_cut(pipe, prompts)
+        pipe = _load(model, text_encoder, threads, device)
+        output = pipe(prompts or None, class_labels=classes or None, **settings, progress=update)
+        files = write(output, out, scale or (4 if pipe.info.image_size <= 64 else 1))
+    _say_what_was_cut(pipe, prompts or [])
     for file in files:
         typer.echo(file)
+
+
+def _numbers(option: str, words: str | None) -> float | list[float] | None:
+    """A number, or several between commas."""
+    if words is None:
+        return None
+    try:
+        numbers = [float(word) for word in words.split(",")]
+    except ValueError:
+        raise UserError(f"{option} is '{words}'; give a number, or several as 1.9,2.0.") from None
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _interval(words: str | None) -> tuple[float, float] | None:
@@ -106,11 +141,13 @@ def _interval(words: str | None) -> tuple[float, float] | None:
     return start, stop
 
 
-def _load(model: str | None, threads: int | None, device: str | None) -> Pipeline:
+def _load(
+    model: str | None, text_encoder: str | None, threads: int | None, device: str | None
+) -> Pipeline:
     from mmgen.devices import usable_device
     from mmgen.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(model).to(usable_device(device))
+    pipe = Pipeline.from_pretrained(model, text_encoder=text_encoder).to(usable_device(device))
     if threads is not None:
         import torch
 
@@ -120,58 +157,9 @@ def _load(model: str | None, threads: int | None, device: str | None) -> Pipelin
 
 def _say_what_was_cut(pipe: Pipeline, prompts: list[str]) -> None:
     """Name the prompts that are longer than what the pipeline reads."""
-    longest = pipe.transformer.config.max_text
+    from mmgen.prefixes import part_read
+
     for prompt in prompts:
-        if len(pipe.text.ids(prompt, longest + 1)) > longest:
-            read = pipe.text.decode(pipe.text.ids(prompt, longest))
+        read = part_read(pipe, prompt)
+        if read is not None:
             print(f"mmgen: The prompt is too long; only this was read: {read}", file=sys.stderr)
-
-
-def _write(output: PipelineOutput, out: Path | None, scale: int) -> list[Path]:
-    """Write the pictures, and a sheet of them if there are several; returns the files."""
-    from PIL import Image
-
-    from mmgen.sample.pictures import grid, save_picture
-
-    smooth = Image.Resampling.BICUBIC
-    images = [
-        image.resize((image.width * scale, image.height * scale), smooth) for image in output.images
-    ]
-    recipes = [{**recipe, "scale": scale} for recipe in output.recipes]
-    sheet, singles = _names(out, [recipe["prompt"] for recipe in recipes])
-    for image, recipe, path in zip(images, recipes, singles):
-        save_picture(image, path, recipe)
-    if len(images) == 1:
-        return singles
-    labels = [f"{recipe['prompt']} ({recipe['seed']})" for recipe in recipes]
-    save_picture(grid(images, labels=labels), sheet, {"pictures": recipes})
-    return [*singles, sheet]
-
-
-def _names(out: Path | None, prompts: list[str]) -> tuple[Path, list[Path]]:
-    """Name of the sheet and of each picture."""
-    if out is not None and is_picture_file(out):
-        if len(prompts) == 1:
-            return out, [out]
-        return out, [out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(prompts))]
-    folder = out or Path()
-    used: Counter[str] = Counter()
-    names = [_free(folder, _slug(prompt), used) for prompt in prompts]
-    return _free(folder, f"{_slug(prompts[0])}-sheet", used), names
-
-
-def _free(folder: Path, stem: str, used: Counter[str]) -> Path:
-    """A name in `folder` that nothing has yet: no file is overwritten unasked.
-
-    `used` counts the numbers that each stem has been through in this call.
-    """
-    while True:
-        used[stem] += 1
-        number = f"-{used[stem]}" if used[stem] > 1 else ""
-        path = folder / f"{stem}{number}.png"
-        if not path.exists():
-            return path
-
-
-def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"

@@ -16,6 +16,7 @@ from mmgen.evaluation.real import RealSet
 from mmgen.models.schedule import to_slots
 from mmgen.models.unified import plan_for
 from mmgen.tokenizers_vis.metrics import psnr, ssim
+from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.tokenizers_vis.usage import CodebookUsage
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def fidelity(pipeline: Pipeline, pictures: Pictures) -> dict[str, Any]:
     Returns:
         `pictures`, `psnr`, `ssim`, `codes_used` (share of K), `perplexity`.
     """
-    usage = CodebookUsage(pipeline.vision.codebook_size, window=len(pictures))
+    usage = CodebookUsage(number_of_codes(pipeline.vision), window=len(pictures))
     scores = []
     for pixels in _batches(pictures):
         codes = pipeline.vision.encode(pixels.to(pipeline.device))
@@ -79,7 +80,8 @@ def fidelity(pipeline: Pipeline, pictures: Pictures) -> dict[str, Any]:
 
 
 def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]) -> float:
-    model, seeds = pipeline.transformer, range(SHUFFLES if unit.order == "random" else 1)
+    _, model = pipeline.two_way()
+    seeds = range(SHUFFLES if unit.order == "random" else 1)
     total = 0.0
     for seed in seeds:
         plan = plan_for(unit, pipeline.grid, seed=seed)
@@ -91,12 +93,13 @@ def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]
 
 
 def _caption_loss(pipeline: Pipeline, codes: Tensor, prompts: list[str]) -> float:
-    unit = pipeline.transformer.config.units[0]
+    _, model = pipeline.two_way()
+    unit = model.config.units[0]
     plan = plan_for(unit, pipeline.grid)
     total, tokens = 0.0, 0
     for part, ids, valid in _captioned(pipeline, codes, prompts, end=True):
         slots = to_slots(plan.schedule, part)
-        loss = pipeline.transformer.image_to_text_loss(slots, plan, unit.name, ids, valid)
+        loss = model.image_to_text_loss(slots, plan, unit.name, ids, valid)
         count = int(valid[:, 1:].sum())
         total, tokens = total + float(loss) * count, tokens + count
     return total / tokens
@@ -106,9 +109,10 @@ def _captioned(
     pipeline: Pipeline, codes: Tensor, prompts: list[str], *, end: bool
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Batches of codes, caption ids and their validity."""
-    longest, batches = pipeline.transformer.config.max_text, []
+    text, model = pipeline.two_way()
+    batches = []
     for start in range(0, len(codes), _BATCH):
-        ids, valid = pipeline.text.encode(prompts[start : start + _BATCH], longest, end=end)
+        ids, valid = text.encode(prompts[start : start + _BATCH], model.config.max_text, end=end)
         device = codes.device
         batches.append((codes[start : start + _BATCH], ids.to(device), valid.to(device)))
     return batches

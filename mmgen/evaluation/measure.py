@@ -237,7 +237,7 @@ def protocol(bench: Bench) -> dict[str, Any]:
 
 def describe(pipeline: Pipeline) -> dict[str, Any]:
     """Sizes and settings of a pipeline."""
-    transformer, vision = pipeline.transformer, pipeline.vision
+    (_, transformer), vision = pipeline.two_way(), pipeline.vision
     return {
         "name": pipeline.info.name,
         "licence": pipeline.info.licence,

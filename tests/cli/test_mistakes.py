@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from one_sentence import assert_one_sentence
 
 if TYPE_CHECKING:
-    from conftest import Commands, Done
-
-
-def assert_one_sentence(done: Done, *parts: str) -> None:
-    """Exit code 2 and one line `mmgen: ...` that holds `parts`."""
-    assert done.code == 2 and done.out == "", done
-    assert re.fullmatch(r"mmgen: [^\n]+[.?]\n", done.err), done.err
-    for part in parts:
-        assert part in done.err, done.err
+    from conftest import Commands
 
 
 SAMPLE = [

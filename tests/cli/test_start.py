@@ -34,7 +34,16 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize("words", [["--help"], ["sample", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["sample", "--help"],
+        ["train", "--help"],
+        ["import", "--help"],
+        ["models", "--help"],
+    ],
+)
 def test_help_is_quick_and_loads_nothing_heavy(
     words: list[str], python: Any, tmp_path: Path
 ) -> None:

@@ -1,0 +1,66 @@
+"""Pictures to text, with the weights of a pipeline that draws them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmgen.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from mmgen.pipeline import Pipeline
+    from mmgen.sample.draw import DrawSettings
+
+
+def describe(
+    pipe: Pipeline,
+    images: Image.Image | list[Image.Image],
+    seed: int,
+    settings: DrawSettings,
+) -> list[str]:
+    """Describe pictures; see `Pipeline.caption`.
+
+    Raises:
+        UserError: no pictures, or weights that only draw.
+    """
+    from mmgen import request
+    from mmgen.noise import picture_seeds
+
+    batch = images if isinstance(images, list) else [images]
+    if any(not hasattr(image, "convert") for image in batch):
+        raise UserError("Give PIL pictures to caption; open files with PIL.Image.open.")
+    if not batch:
+        raise UserError("There is no picture to caption; give at least one.")
+    pipe.two_way()
+    seeds, size = picture_seeds(seed, len(batch)), request.BATCH
+    return [
+        text
+        for at in range(0, len(batch), size)
+        for text in _describe(pipe, batch[at : at + size], seeds[at : at + size], settings)
+    ]
+
+
+def _describe(
+    pipe: Pipeline, images: list[Image.Image], seeds: Tensor, settings: DrawSettings
+) -> list[str]:
+    import torch
+
+    from mmgen.data.fit import fit_pixels
+    from mmgen.models.schedule import to_slots
+    from mmgen.models.units import plan_for
+    from mmgen.sample.text import decode_text
+
+    text, model = pipe.two_way()
+    pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in images])
+    unit = model.config.units[0]
+    with torch.inference_mode():
+        codes = pipe.vision.encode(pixels.to(pipe.device)).indices
+        assert codes is not None
+        plan = plan_for(unit, pipe.grid)
+        cursor = model.begin(len(images))
+        slots = to_slots(plan.schedule, codes)
+        rows = model.seen_image_rows(plan, slots, unit.name, cursor, model.tables())
+        ids = decode_text(model, rows, cursor, seeds, settings, model.config.max_text)
+    return [text.decode(row) for row in ids.tolist()]

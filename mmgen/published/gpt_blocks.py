@@ -1,0 +1,114 @@
+"""Blocks as LlamaGen writes them, which many systems took over, as blocks of our `Backbone`.
+
+Official: one matrix `wqkv`, a gated MLP in three matrices `w1`, `w3`, `w2`, and rotary pairs that
+are interleaved channels (2i, 2i + 1). Ours: gate and input in one matrix, and pairs that are halves
+(i, i + D/2), so the rows of the query and key matrices change places once, at import.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmgen.errors import CheckpointError
+from mmgen.models.backbone import BackboneConfig
+from mmgen.models.conditional import ConditionalConfig, ConditionalModel
+from mmgen.published import keymap
+
+QKV, GATE, INPUT, BOTH = "attention.wqkv", "feed_forward.w1", "feed_forward.w3", "feed_forward.w13"
+
+
+def block_rules(official: str = "layers", ours: str = "backbone.blocks") -> keymap.Rules:
+    """Key rules of the blocks, after `fuse`.
+
+    Args:
+        official: what stands before the number of a block.
+        ours: what becomes of it.
+    """
+    names = {
+        QKV: "attention.qkv",
+        "attention.wo": "attention.out",
+        BOTH: "mlp.inner",
+        "feed_forward.w2": "mlp.out",
+        "attention_norm": "attention_norm",
+        "ffn_norm": "mlp_norm",
+    }
+    return tuple(
+        (rf"{re.escape(official)}\.(\d+)\.{re.escape(theirs)}\.weight", rf"{ours}.\1.{name}.weight")
+        for theirs, name in names.items()
+    )
+
+
+def backbone_config(
+    tensors: Mapping[str, Tensor], heads: int, norm_eps: float, where: str, prefix: str = "layers"
+) -> BackboneConfig:
+    """The official blocks in the sizes of the tensors.
+
+    Args:
+        tensors: by official key.
+        heads: query heads, which no tensor tells.
+        norm_eps: of the norms.
+        where: what to call the file in messages.
+        prefix: what stands before the number of a block.
+
+    Raises:
+        CheckpointError: the first block is not whole.
+    """
+    keys = [f"{prefix}.0.{name}.weight" for name in (QKV, GATE, INPUT)]
+    for key in keys:
+        if key not in tensors:
+            raise CheckpointError(f"{where} lacks the tensor '{key}'; get the file again.")
+    rows, width = tensors[keys[0]].shape
+    return BackboneConfig(
+        width=width,
+        depth=keymap.count(tensors, rf"{re.escape(prefix)}\.(\d+)\..+"),
+        heads=heads,
+        kv_heads=(rows * heads // width - heads) // 2,
+        mlp_width=len(tensors[keys[1]]),
+        norm_eps=norm_eps,
+        qk_norm=False,
+    )
+
+
+def fuse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The two inner matrices of each MLP in one."""
+    fused: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        partner = key.replace(GATE, INPUT)
+        if GATE in key and partner in tensors:
+            fused[key.replace(GATE, BOTH)] = torch.cat([tensor, tensors[partner]])
+        elif not (INPUT in key and key.replace(INPUT, GATE) in tensors):
+            fused[key] = tensor
+    return fused
+
+
+def halves(tensors: Mapping[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:
+    """Interleaved rotary pairs to halves, in the query and key rows of every `wqkv`."""
+    turned = config.heads + config.kv_head_count
+
+    def rows(matrix: Tensor) -> Tensor:
+        by_head = matrix.view(-1, config.head_dim // 2, 2, config.width)  # (heads, D/2, 2, W)
+        pairs = by_head.transpose(1, 2)  # (heads, 2, D/2, W)
+        kept = by_head[turned:].flatten(0, 2)
+        return torch.cat([pairs[:turned].flatten(0, 2), kept])
+
+    return {key: rows(t) if QKV in key else t for key, t in tensors.items()}
+
+
+def build(
+    config: ConditionalConfig,
+    tensors: Mapping[str, Tensor],
+    rules: keymap.Rules,
+    where: str,
+    kind: type[ConditionalModel] = ConditionalModel,
+) -> ConditionalModel:
+    """The network with its weights, on the device of the tensors; no random numbers are drawn."""
+    device = next(iter(tensors.values())).device
+    with torch.device("meta"):
+        network = kind(config)
+    network.to_empty(device=device)
+    keymap.load(network, keymap.rename(tensors, rules, where), where)
+    return network.eval()

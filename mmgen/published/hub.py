@@ -1,0 +1,62 @@
+"""Downloads from the Hugging Face hub, of what the catalogue names and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmgen.errors import UserError
+from mmgen.published.catalogue import Card, cards, find_card
+
+WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
+
+
+def download(system: str, name: str) -> list[Path]:
+    """Fetch a published checkpoint, its tokenizer first.
+
+    Args:
+        system: name of a published system.
+        name: of a card of it, as in `mmgen models`.
+
+    Returns:
+        The files, in the hub's cache.
+
+    Raises:
+        UserError: there is no such card, it does not lie on the hub, or the hub does not give it.
+    """
+    card = find_card(system, name)
+    needed = [c for c in cards() if c.name == card.tokenizer and c.task.endswith("tokenizer")]
+    return [path for one in (*needed, card) for path in _fetch(one)]
+
+
+def _fetch(card: Card) -> list[Path]:
+    if not card.repository:
+        files = " and ".join(card.files)
+        raise UserError(f"{card.name} does not lie on the hub; get {files} and give the files.")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        names = card.files or _only_weights(card.repository)
+        return [Path(hf_hub_download(card.repository, name)) for name in names]
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # the hub's errors have no common class besides requests' and OSError
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+        raise UserError(
+            f"The hub does not give {card.repository} ({reason}); download the file yourself."
+        ) from None
+
+
+def _only_weights(repository: str) -> list[str]:
+    """The one checkpoint in a repository whose file's name is not known."""
+    from huggingface_hub import list_repo_files
+
+    names = [name for name in list_repo_files(repository) if name.endswith(WEIGHTS)]
+    if len(names) != 1:
+        found = ", ".join(names[:5]) or "none"
+        raise UserError(
+            f"{repository} should hold one checkpoint, but it has {found}; download the right one "
+            "yourself and give the file."
+        )
+    return names

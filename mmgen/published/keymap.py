@@ -1,0 +1,109 @@
+"""Official key names to ours: rules, applied strictly, so that no tensor is left over or missing.
+
+A rule is a regular expression and what its match becomes: our name (with groups as `\\1`), a
+function of the match, or None for a tensor that is not needed. The first rule that matches a whole
+key decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgen.errors import CheckpointError
+
+Target = str | Callable[[re.Match[str]], str] | None
+Rules = Iterable[tuple[str, Target]]
+
+
+def rename(tensors: Mapping[str, Tensor], rules: Rules, where: str) -> dict[str, Tensor]:
+    """Rename official tensors.
+
+    Args:
+        tensors: by official key.
+        rules: pattern and target pairs.
+        where: what to call the file in messages.
+
+    Raises:
+        CheckpointError: no rule knows a key, or two keys become one.
+    """
+    compiled = [(re.compile(pattern), target) for pattern, target in rules]
+    renamed: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for key, tensor in tensors.items():
+        found = next(((m, to) for p, to in compiled if (m := p.fullmatch(key))), None)
+        if found is None:
+            unknown.append(key)
+            continue
+        match, target = found
+        if target is None:
+            continue
+        name = match.expand(target) if isinstance(target, str) else target(match)
+        if name in renamed:
+            raise CheckpointError(f"{where} holds '{key}' twice under different names.")
+        renamed[name] = tensor
+    if unknown:
+        raise CheckpointError(f"{where} has {_named(unknown, 'key', 'that this system lacks')}.")
+    return renamed
+
+
+def load(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put renamed tensors into a network, strictly both ways.
+
+    Args:
+        network: ours, on any device; on the meta device only names and shapes are checked.
+        tensors: by our names.
+        where: what to call the file in messages.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape; names the first three.
+    """
+    own = network.state_dict()
+    faults = {
+        "lacks": [name for name in own if name not in tensors],
+        "has": [name for name in tensors if name not in own],
+    }
+    shapes = [
+        f"{name} {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    for verb, names in faults.items():
+        if names:
+            raise CheckpointError(f"{where} {verb} {_named(names, 'tensor', 'for this network')}.")
+    if shapes:
+        raise CheckpointError(
+            f"{where} holds other sizes ({'; '.join(shapes[:3])}); check the configuration."
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if not tensor.is_meta:
+                tensor.copy_(tensors[name])
+
+
+def meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network whose tensors have shapes and no values, for checking names at any size."""
+    with torch.device("meta"):
+        return build()
+
+
+def sizes(tensors: Mapping[str, Tensor], pattern: str) -> list[tuple[int, ...]]:
+    """Shapes of the tensors whose whole key matches, in the order of the keys."""
+    expression: Any = re.compile(pattern)
+    return [tuple(t.shape) for key, t in tensors.items() if expression.fullmatch(key)]
+
+
+def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different first groups of `pattern` occur, such as the number of layers."""
+    matches = (re.fullmatch(pattern, key) for key in tensors)
+    return len({match[1] for match in matches if match})
+
+
+def _named(names: list[str], noun: str, what: str) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"the {noun}{'s' if len(names) > 1 else ''} {shown}{more} {what}"

@@ -1,0 +1,67 @@
+"""LlamaGen's transformers, class- and text-conditional (specs/nar.md 2), as `ConditionalModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from mmgen.models.conditional import Tap
+from mmgen.models.units import Unit
+from mmgen.pipeline_folder import SamplingDefaults
+from mmgen.published.gpt_blocks import build, fuse, halves
+from mmgen.published.gpt_images import (
+    HEAD,
+    RULES,
+    SIZES,
+    Options,
+    image_config,
+    image_size,
+    is_transformer,
+    read,
+    without_stale,
+)
+from mmgen.published.systems import Converted, Part
+
+PRESETS: dict[str, dict[str, Any]] = {
+    **{name: {**size, "model_type": "c2i"} for name, size in SIZES.items() if name != "GPT-M"},
+    "GPT-XL t2i": {**SIZES["GPT-XL"], "model_type": "t2i"},
+}
+
+# Guidance of the published evaluation by width: at 384 pixels, and where it differs at 256.
+GUIDANCE = {768: 2.25, 1024: 2.0, 1280: 1.75, 1536: 1.75, 3200: 1.65}
+GUIDANCE_256 = {768: 2.0, 1024: 1.75}
+
+
+def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
+    """LlamaGen's transformer; see `Part.convert`."""
+    tensors = without_stale(tensors)
+    given = read(Options, tensors, options, where)
+    unit = Unit("token", "raster", "shift")
+    config = image_config(given, tensors, where, unit, taps=(Tap("x", given.n_layer),))
+    network = build(config, halves(fuse(tensors), config.backbone), RULES, where)
+    return Converted("transformer", network, image_size(given), sampling_defaults(given))
+
+
+def sampling_defaults(given: Options) -> SamplingDefaults:
+    """Guidance and filters of the published evaluation (specs/nar.md 2.8 and 8.2)."""
+    if given.model_type == "t2i":
+        return SamplingDefaults("token", guidance_scale=7.5, top_k=1000)
+    small = GUIDANCE_256 if given.block_size <= 256 else {}
+    return SamplingDefaults("token", guidance_scale={**GUIDANCE, **small}.get(given.dim, 1.5))
+
+
+PARTS = tuple(
+    Part(
+        system="llamagen",
+        name=name,
+        licence="MIT",
+        source="FoundationVision/LlamaGen",
+        recognise=partial(is_transformer, task=task, heads=HEAD),
+        convert=convert,
+        component="transformer",
+    )
+    for task, name in (("c2i", "class-conditional generator"), ("t2i", "text-to-image generator"))
+)

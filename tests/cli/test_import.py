@@ -1,0 +1,128 @@
+"""`mmgen import` and `mmgen models`: what they say, what they refuse, what they load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from fake_systems import PARTS, Evil, official_weights, save
+from one_sentence import assert_one_sentence
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+if TYPE_CHECKING:
+    from conftest import Commands
+
+HEAVY = {"torch", "numpy", "PIL", "yaml", "huggingface_hub"}
+
+
+def test_models_is_quick_and_loads_nothing_heavy(python: Any, tmp_path: Path) -> None:
+    done = python("-X", "importtime", "-m", "mmgen", "models", "--task", "tokenizer", cwd=tmp_path)
+    loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert done.code == 0 and not loaded & HEAVY
+    heading, first, *_ = done.out.splitlines()
+    assert heading.split() == ["system", "name", "task", "size", "licence", "where"]
+    words = [
+        "llamagen",
+        "vq_ds16_c2i",
+        "tokenizer",
+        "288",
+        "MB",
+        "MIT",
+        "FoundationVision/LlamaGen",
+    ]
+    assert first.split() == words
+    assert "c2i_L_384" not in done.out
+
+
+def test_models_as_json(mmgen: Commands, tmp_path: Path) -> None:
+    done = mmgen("models", "--json", cwd=tmp_path)
+    cards = {(card["system"], card["name"]): card for card in json.loads(done.out)}
+    card = cards["llamagen", "c2i_L_384"]
+    assert card["files"] == ["c2i_L_384.pt"] and card["tokenizer"] == "vq_ds16_c2i"
+    assert card["import"].startswith("mmgen import llamagen --from-hub c2i_L_384")
+    done = mmgen("models", "--task", "class-to-imag", cwd=tmp_path)
+    assert_one_sentence(done, "no task 'class-to-imag'; did you mean 'class-to-image'?")
+
+
+def _evil(path: Path) -> None:
+    save(path, {"model": {"w": torch.ones(1)}, "x": Evil()})
+
+
+def _cut(path: Path) -> None:
+    save(path, {"w": torch.ones(100)})
+    path.write_bytes(path.read_bytes()[:500])
+
+
+FILES: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("evil.pt", _evil, "evil.pt asks for code that is not run (posix.system)"),
+    ("cut.pt", _cut, "cut.pt is damaged or no checkpoint"),
+    ("cut.safetensors", lambda path: path.write_bytes(b"123"), "cut.safetensors is damaged ("),
+    ("folder", Path.mkdir, "folder is a folder; give the checkpoint file"),
+    ("empty.pt", Path.touch, "empty.pt is empty"),
+    ("missing.pt", lambda path: None, "There is no file missing.pt"),
+    ("strange.safetensors", lambda p: save_file({"w": torch.ones(1)}, p), "it holds 'w'"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "said"), FILES)
+def test_a_file_is_refused(
+    name: str, make: Callable[[Path], Any], said: str, mmgen: Commands, tmp_path: Path
+) -> None:
+    make(tmp_path / name)
+    before = sorted(tmp_path.rglob("*"))
+    done = mmgen("import", "llamagen", name, "--out", "new/pipeline", cwd=tmp_path)
+    assert_one_sentence(done, said)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+MISTAKES = [
+    (("lamagen", "x.pt", "-o", "out"), "no published system 'lamagen'; did you mean 'llamagen'?"),
+    (("llamagen", "x.pt"), "with --out FOLDER"),
+    (("llamagen", "-o", "out"), "Give the files to import, or --from-hub NAME"),
+    (("llamagen", "dim=8", "-o", "out"), "Give the files to import"),
+    (("llamagen", "x.pt", "-o", "a-file"), "a-file already exists"),
+    (("llamagen", "x.pt", "-o", "."), ". already exists"),
+    (("llamagen", "x.pt", "-o", "a-file/out"), "a-file is a file, not a folder"),
+    (("llamagen", "x.pt", "-o", "out", "--config", "c.json"), "no file c.json"),
+    (("llamagen", "x.pt", "-o", "out", "--config", "a-file"), "a-file is not valid JSON"),
+    (("llamagen", "x.pt", "-o", "out", "=3"), "'=3' is not an override; write key=value"),
+    (("llamagen", "x.pt", "-o", "out", "a=[1"), "the value of 'a=[1'"),
+    (("llamagen", "x.pt", "-o", "out", "a=" + "1" * 500), "no file x.pt"),
+    (("llamagen", "--from-hub", "c2i", "-o", "out"), "no published 'c2i' of llamagen"),
+    (("kl16", "--from-hub", "kl16", "-o", "out"), "kl16 does not lie on the hub"),
+    (("llamagen", "--from-hub", "c2i_B_256", "-o", "out"), "The hub does not give Foundation"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES)
+def test_import_refuses(words: tuple[str, ...], said: str, mmgen: Commands, tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    assert_one_sentence(mmgen("import", *words, cwd=tmp_path), said)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a-file"]
+
+
+def test_a_tokenizer_is_imported_and_checked(
+    mmgen: Commands, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmgen.cli import app
+    from mmgen.published import catalogue, importing
+
+    monkeypatch.setattr(catalogue, "SYSTEMS", ("apple",))
+    monkeypatch.setattr(importing, "SYSTEMS", ("apple",))
+    monkeypatch.setattr(importing, "parts", lambda: PARTS)
+    file, config, out = (tmp_path / name for name in ("vq.pt", "config.json", "out"))
+    save(file, {"model": official_weights()})
+    config.write_text('{"ch": 16}')
+    words = ["import", "apple", str(file), "ch=8", "--config", str(config), "-o", str(out)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0].startswith("vision: VQ tokenizer of apple, ")
+    assert done.output.splitlines()[-1] == f"written: {out}"
+    checked = mmgen("tokenizer", "check", out, pictures, cwd=tmp_path)
+    assert (checked.code, checked.err) == (0, "")
+    assert "bits        " in checked.out and "(16 tokens)" in checked.out

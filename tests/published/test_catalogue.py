@@ -1,0 +1,104 @@
+"""The list of published checkpoints, and what downloading does with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmgen.errors import UserError
+from mmgen.published.catalogue import COMPANIONS, SYSTEMS, cards, find_card, tasks
+from mmgen.published.hub import download
+from mmgen.published.systems import parts
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_cards_are_unique_and_their_references_hold() -> None:
+    assert len({(card.system, card.name) for card in cards()}) == len(cards())
+    decoders = {card.name: card.system for card in cards() if card.task.endswith("tokenizer")}
+    for card in cards():
+        assert card.system in SYSTEMS and card.task and (card.repository or card.files)
+        if card.tokenizer:
+            assert decoders[card.tokenizer] in (card.system, *COMPANIONS.get(card.system, ()))
+    assert {card.system for card in cards()} == set(SYSTEMS)
+    assert "class-to-image" in tasks()
+
+
+def test_parts_belong_to_listed_systems() -> None:
+    for part in parts():
+        assert part.system in SYSTEMS
+        assert part.component, f"{part.name} of {part.system} names no component"
+
+
+def test_import_lines() -> None:
+    assert find_card("llamagen", "c2i_L_384").import_line == (
+        "mmgen import llamagen --from-hub c2i_L_384 --out llamagen-c2i_L_384"
+    )
+    assert find_card("seed", "tokenizer-v1").import_line == (
+        "mmgen import seed causal_qformer.pth seed_tokenizer.pth eva_vit_g.pth "
+        "--out seed-tokenizer-v1"
+    )
+    with pytest.raises(UserError, match="no published 'c2i_L' of llamagen; did you mean 'c2i_"):
+        find_card("llamagen", "c2i_L")
+
+
+def test_the_catalogue_needs_no_torch() -> None:
+    code = "import sys, mmgen.published.catalogue as c; c.cards(); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+# -- a stand-in for the hub --------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[str]]:
+    """A hub of its own: repository -> files."""
+    there: dict[str, list[str]] = {}
+
+    def hf_hub_download(repository: str, name: str) -> str:
+        if name not in there.get(repository, []):
+            raise RuntimeError(f"404 Client Error: no {name}.\nRequest id: 1234")
+        return str(tmp_path / name)
+
+    def list_repo_files(repository: str) -> list[str]:
+        return there[repository]
+
+    module = types.ModuleType("huggingface_hub")
+    stand_in: Any = module
+    stand_in.hf_hub_download, stand_in.list_repo_files = hf_hub_download, list_repo_files
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    return there
+
+
+def test_the_tokenizer_comes_first(hub: dict[str, list[str]], tmp_path: Path) -> None:
+    hub["FoundationVision/LlamaGen"] = ["vq_ds16_c2i.pt", "c2i_B_256.pt"]
+    hub["yefly/NAR-imagenet-256-M"] = ["README.md", "model.pt"]
+    files = download("llamagen", "c2i_B_256")
+    assert files == [tmp_path / "vq_ds16_c2i.pt", tmp_path / "c2i_B_256.pt"]
+    # A file whose name is not known: the only checkpoint there is.
+    assert download("nar", "imagenet-256-M") == [files[0], tmp_path / "model.pt"]
+
+
+def test_what_the_hub_does_not_give_is_one_sentence(hub: dict[str, list[str]]) -> None:
+    hub["BAAI/Emu3-VisionTokenizer"] = ["a.safetensors", "b.safetensors"]
+    for system, name, said in (
+        (
+            "llamagen",
+            "vq_ds8_c2i",
+            "FoundationVision/LlamaGen (404 Client Error: no vq_ds8_c2i.pt)",
+        ),
+        ("emu3", "Emu3-VisionTokenizer", "one checkpoint, but it has a.safetensors, b.safetens"),
+        ("kl16", "kl16", "kl16 does not lie on the hub; get kl16.ckpt and give the files."),
+        ("kl16", "kl61", "did you mean 'kl16'?"),
+    ):
+        with pytest.raises(UserError) as caught:
+            download(system, name)
+        assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,52 @@
+"""Key maps: strict both ways."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mmgen.errors import CheckpointError
+from mmgen.published.keymap import count, load, meta, rename, sizes
+
+TENSORS = {"h.0.w": torch.ones(2), "h.1.w": torch.ones(2), "mask": torch.ones(1)}
+RULES = [(r"h\.(\d+)\.w", r"blocks.\1.weight"), ("mask", None)]
+
+
+def test_the_first_rule_that_matches_a_whole_key_decides() -> None:
+    assert list(rename(TENSORS, RULES, "x")) == ["blocks.0.weight", "blocks.1.weight"]
+    turned = rename(TENSORS, [(r"h\.(\d+)\.w", lambda m: f"b{1 - int(m[1])}"), (".*", None)], "x")
+    assert list(turned) == ["b1", "b0"]
+
+
+def test_a_key_without_a_rule_is_named() -> None:
+    with pytest.raises(CheckpointError, match=r"x has the keys 'h.0.w', 'h.1.w' that this system"):
+        rename(TENSORS, RULES[1:], "x")
+    many = {f"k{i}": torch.ones(1) for i in range(5)}
+    with pytest.raises(CheckpointError, match="'k2' and 2 more that"):
+        rename(many, [], "x")
+
+
+def test_two_keys_that_become_one_are_named() -> None:
+    with pytest.raises(CheckpointError, match=r"holds 'h.1.w' twice"):
+        rename(TENSORS, [(r"h\.\d\.w", "w"), ("mask", None)], "x")
+
+
+def test_loading_is_strict_both_ways() -> None:
+    network = nn.Linear(2, 1)
+    fits = {"weight": torch.full((1, 2), 3.0), "bias": torch.ones(1).half()}
+    load(network, fits, "x")
+    assert network.weight.tolist() == [[3, 3]] and network.bias.dtype == torch.float32
+    load(meta(lambda: nn.Linear(2, 1)), fits, "x")  # names and shapes alone
+    for wrong, said in (
+        ({"weight": fits["weight"]}, "x lacks the tensor 'bias' for this network."),
+        ({**fits, "extra": torch.ones(1)}, "x has the tensor 'extra' for this network."),
+        ({**fits, "bias": torch.ones(2)}, r"bias \(2,\), not \(1,\)\); check the configuration."),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            load(network, wrong, "x")
+
+
+def test_shapes_tell_the_configuration() -> None:
+    assert sizes(TENSORS, r"h\..*") == [(2,), (2,)]
+    assert count(TENSORS, r"h\.(\d+)\..*") == 2
