@@ -12,9 +12,16 @@ from mmgen.saving import CONFIG_FILE
 
 # Class -> module. Nothing else is ever imported on a file's word.
 CLASSES = {
+    "CausalVideoTokenizer": "mmgen.tokenizers_vis.causal_video",
     "ConditionalModel": "mmgen.models.conditional",
+    "FactorizedModel": "mmgen.models.factorized",
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
+    "LarpTokenizer": "mmgen.tokenizers_vis.larp",
+    "SeedTokenizer": "mmgen.tokenizers_vis.seed",
+    "UnclipConditioner": "mmgen.tokenizers_vis.unclip",
     "UnifiedModel": "mmgen.models.unified",
+    "VelocityModel": "mmgen.models.velocity",
+    "VideoConvTokenizer": "mmgen.tokenizers_vis.video_conv",
 }
 
 

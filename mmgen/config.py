@@ -44,7 +44,22 @@ def from_dict(kind: type[T], data: Any, where: str = "configuration") -> T:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a dataclass as plain data (tuples become lists) that `from_dict` reads back."""
-    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+    return typing.cast(dict[str, Any], _plain(config))
+
+
+def later(default: T) -> T:
+    """Return the field of an option that a published configuration class gained later.
+
+    At its default it does not count in `mmgen.saving.Saved.hash_of_weights`, so that networks from
+    before keep their fingerprint.
+    """
+    field: Any = dataclasses.field(default=default, metadata={"later": True})
+    return typing.cast(T, field)
+
+
+def without_later(config: Any) -> dict[str, Any]:
+    """Return a dataclass as plain data without the `later` options that stand at their default."""
+    return typing.cast(dict[str, Any], _plain(config, all_fields=False))
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
@@ -136,9 +151,17 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is missing and field.default_factory is missing
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, all_fields: bool = True) -> Any:
+    if dataclasses.is_dataclass(value):
+        own = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
+        kept = {f: v for f, v in own.items() if all_fields or not _unused(f, v)}
+        return {f.name: _plain(v, all_fields) for f, v in kept.items()}
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, all_fields) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, all_fields) for item in value]
     return value
+
+
+def _unused(field: dataclasses.Field[Any], value: Any) -> bool:
+    return bool(field.metadata.get("later")) and bool(value == field.default)

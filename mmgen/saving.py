@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from mmgen.config import from_dict, to_dict
+from mmgen.config import from_dict, to_dict, without_later
 from mmgen.errors import CheckpointError
 from mmgen.files import read_json, replacing, write_json
 
@@ -78,7 +78,8 @@ class Saved:
 
     def hash_of_weights(self, prefixes: tuple[str, ...] = ("",)) -> str:
         """Hash of the configuration and of the tensors whose names begin with a prefix."""
-        digest = hashlib.sha256(json.dumps(to_dict(self.config), sort_keys=True).encode())
+        described = json.dumps(without_later(self.config), sort_keys=True)
+        digest = hashlib.sha256(described.encode())
         for name, tensor in sorted(self.state_dict().items()):  # type: ignore[attr-defined]
             if name.startswith(prefixes):
                 digest.update(name.encode())

@@ -10,11 +10,13 @@ Shapes: B batch, R rows fed, K rows seen, W width, H heads, D = W / H.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgen.config import later
 from mmgen.errors import ConfigError
 from mmgen.models.cache import KVCache
 from mmgen.models.rope import Rope, rotate
@@ -36,6 +38,9 @@ class BackboneConfig:
         bias: biases in linear layers.
         qk_norm: RMS norm of queries and keys in each head.
         dropout: on the output of attention and MLP, in training.
+        adaln: a condition gates, scales and shifts the two branches of every block (adaLN, DiT,
+            arXiv 2212.09748); their norms then have no weights of their own.
+        adaln_norm_weights: they have them all the same (IBQ's generators were trained so).
     """
 
     width: int = 256
@@ -49,6 +54,8 @@ class BackboneConfig:
     bias: bool = False
     qk_norm: bool = True
     dropout: float = 0.0
+    adaln: bool = later(False)
+    adaln_norm_weights: bool = later(False)
 
     def __post_init__(self) -> None:
         """Refuse heads that do not divide."""
@@ -77,6 +84,19 @@ class BackboneConfig:
         return self.mlp_width or (self.width * 8 // 3 + 31) // 32 * 32
 
 
+class Modulation(NamedTuple):
+    """What adaLN does to the rows that are fed.
+
+    Args:
+        blocks: one (M, 6, W) a block, for each of M conditions: gate, scale and shift, each of
+            attention and of the MLP.
+        row: (B, R) long, the condition of each row; (B, 1) where all rows of a sequence share it.
+    """
+
+    blocks: tuple[Tensor, ...]
+    row: Tensor
+
+
 class Backbone(nn.Module):
     """A stack of `Block`s; the heads that read it bring the final norm."""
 
@@ -90,9 +110,22 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Linear) and name.endswith(".out"):
                 std = (2 * config.depth * module.in_features) ** -0.5
                 nn.init.normal_(module.weight, std=std)
+            elif isinstance(module, nn.Linear) and name.endswith(".modulation"):
+                nn.init.zeros_(module.weight)  # every block begins as the identity (adaLN-zero)
+
+    def modulations(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """What adaLN makes of M conditions (M, W): one (M, 6, W) a block."""
+        condition = F.silu(condition)
+        blocks = cast("list[Block]", list(self.blocks))
+        return tuple(block.modulation(condition).unflatten(1, (6, -1)) for block in blocks)
 
     def forward(
-        self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        rope: Rope | None,
+        mask: Tensor | None,
+        cache: KVCache | None = None,
+        modulation: Modulation | None = None,
     ) -> Tensor:
         """Run the rows x (B, R, W).
 
@@ -101,11 +134,12 @@ class Backbone(nn.Module):
             rope: rotary tables of the rows, (B or 1, R, D / 2) each; None: no rotation.
             mask: (B or 1, R, K) bool, True where row r sees row k; None: sees all.
             cache: where keys and values of earlier rows are; K = cache.length + R with it.
+            modulation: what adaLN does to the rows, for a backbone that has it.
 
         Returns:
             Hidden states (B, R, W), before any final norm.
         """
-        return self.states(x, rope, mask, cache, (self.config.depth,))[0]
+        return self.states(x, rope, mask, cache, (self.config.depth,), modulation)[0]
 
     def states(
         self,
@@ -114,17 +148,19 @@ class Backbone(nn.Module):
         mask: Tensor | None,
         cache: KVCache | None,
         depths: tuple[int, ...],
+        modulation: Modulation | None = None,
     ) -> tuple[Tensor, ...]:
         """Hidden states (B, R, W) at several depths, for heads that are nested in depth.
 
         Args:
-            x, rope, mask, cache: as in `forward`; without tables positions are in x already.
+            x, rope, mask, cache, modulation: as in `forward`.
             depths: numbers of blocks, each at most the depth.
         """
         bias = None if mask is None else mask.unsqueeze(1)  # (B, 1, R, K)
         states = {0: x}
         for depth, block in enumerate(self.blocks, start=1):
-            x = block(x, rope, bias, cache)
+            six = None if modulation is None else modulation.blocks[depth - 1][modulation.row]
+            x = block(x, rope, bias, cache, six)
             if depth in depths:
                 states[depth] = x
         return tuple(states[depth] for depth in depths)
@@ -149,18 +185,33 @@ class Block(nn.Module):
 
     def __init__(self, config: BackboneConfig, index: int) -> None:
         super().__init__()
-        self.attention_norm = make_norm(config)
+        weighted = config.adaln_norm_weights or not config.adaln
+        self.attention_norm = make_norm(config, weighted)
         self.attention = Attention(config, index)
-        self.mlp_norm = make_norm(config)
+        self.mlp_norm = make_norm(config, weighted)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
+        if config.adaln:
+            self.modulation = nn.Linear(config.width, 6 * config.width)
 
     def forward(
-        self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: KVCache | None
+        self,
+        x: Tensor,
+        rope: Rope | None,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        six: Tensor | None = None,
     ) -> Tensor:
-        """(B, R, W) to (B, R, W)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, cache))
-        out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        """(B, R, W) to (B, R, W); `six` (B, R or 1, 6, W) as in `Modulation`."""
+        if six is None:
+            x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, cache))
+            plain: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+            return plain
+        gate_a, gate_m, scale_a, scale_m, shift_a, shift_m = six.unbind(2)
+        y = self.attention_norm(x) * (1 + scale_a) + shift_a
+        x = x + gate_a * self.dropout(self.attention(y, rope, mask, cache))
+        y = self.mlp_norm(x) * (1 + scale_m) + shift_m
+        out: Tensor = x + gate_m * self.dropout(self.mlp(y))
         return out
 
 
@@ -193,9 +244,21 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.write(self.index, k, v)
         grouped = self.heads != self.kv_heads
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        y = attend(q, k, v, mask, grouped)
         out: Tensor = self.out(y.transpose(1, 2).reshape(batch, rows, width))
         return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, grouped: bool) -> Tensor:
+    """Attention (B, H, R, D); under automatic mixed precision on a CPU in float32.
+
+    There the backward pass of bfloat16 attention takes eight times that of float32.
+    """
+    if q.is_cpu and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = q.float(), k.float(), v.float()
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 
 class MLP(nn.Module):
@@ -221,11 +284,10 @@ class MLP(nn.Module):
         return out
 
 
-def make_norm(config: BackboneConfig) -> nn.Module:
-    """The norm named by the configuration, over the width."""
-    if config.norm == "rms":
-        return nn.RMSNorm(config.width, eps=config.norm_eps)
-    return nn.LayerNorm(config.width, eps=config.norm_eps)
+def make_norm(config: BackboneConfig, weighted: bool = True) -> nn.Module:
+    """The norm named by the configuration, over the width; `weighted` False: no weights in it."""
+    norm = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    return norm(config.width, eps=config.norm_eps, elementwise_affine=weighted)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""A picture or a clip behind its condition: LlamaGen's and NAR's transformers, and ours like them.
+"""A picture or a clip behind its condition: transformers as of LlamaGen, NAR, NBP and IBQ.
 
 The sequence is the condition's rows (one for a class, one for each word of a caption; causal),
 then the rows of a plan. Each direction of the head has its own norm and matrix and may read its own
@@ -12,81 +12,30 @@ Shapes: B batch, T condition rows, R rows, N slots, W width, K codes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgen.errors import ConfigError
-from mmgen.models.backbone import Backbone, BackboneConfig
+from mmgen.models.adaln import AdaptiveNorm, tell
+from mmgen.models.backbone import Backbone
 from mmgen.models.cache import KVCache
-from mmgen.models.conditions import ClassConfig, Embedded, FeatureConfig, Given, make_condition
+from mmgen.models.conditional_config import ANY, ConditionalConfig, Tap
+from mmgen.models.conditions import Given, make_condition
 from mmgen.models.decodable import Prefix
-from mmgen.models.heads import MatrixHead, resolve_prefix
-from mmgen.models.plan import Input, Plan
+from mmgen.models.heads import MatrixHead, ProjectedCodes, resolve_prefix
+from mmgen.models.plan import NONE, Input, Plan
 from mmgen.models.rope import Rope, axis_pairs, rope_table
-from mmgen.models.rows import Cursor, Rows, concatenate, row_mask
-from mmgen.models.units import Unit, find_unit, plan_for
+from mmgen.models.rows import Cursor, Embedded, Rows, concatenate, row_mask
+from mmgen.models.words import WordCondition
 from mmgen.saving import Saved
+
+__all__ = ["ANY", "ConditionalConfig", "ConditionalModel", "States", "Tap"]
 
 NOWHERE = -1.0  # coordinates of a row that has no place: its rotary tables are zero
 States = dict[str, Tensor]  # hidden states (B, R, W) that each direction of the head reads
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A direction of the head, and how many blocks of the backbone it stands on."""
-
-    direction: str
-    depth: int
-
-
-@dataclass(frozen=True)
-class ConditionalConfig:
-    """Sizes of a `ConditionalModel`.
-
-    Args:
-        backbone: the transformer.
-        condition: what stands before the picture.
-        codebook_size: K.
-        grid: (t, h, w) of the pictures it was trained on.
-        units: the schedules it was trained on; the first is the default.
-        taps: the head's directions; all those that the units need.
-        positions: "tyx" and "yx" are rotary over three axes or the picture's two, "learned" is a
-            table over condition and grid.
-        rope_base: see `models/rope.py`.
-        silent_condition: the rotary tables of condition rows are zero and not the identity, so
-            that only their values speak (LlamaGen and NAR were trained so).
-    """
-
-    backbone: BackboneConfig
-    condition: ClassConfig | FeatureConfig
-    codebook_size: int
-    grid: tuple[int, int, int]
-    units: tuple[Unit, ...]
-    taps: tuple[Tap, ...]
-    positions: Literal["tyx", "yx", "learned"] = "tyx"
-    rope_base: float = 100.0
-    silent_condition: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse heads that do not stand on the backbone, or that a unit would miss."""
-        if any(not 0 < tap.depth <= self.backbone.depth for tap in self.taps):
-            raise ConfigError(f"taps must stand on 1 to {self.backbone.depth} blocks.")
-        spoken = {name for unit in self.units for name in plan_for(unit, self.grid).heads}
-        missing = sorted(spoken - {tap.direction for tap in self.taps})
-        if missing or not self.units:
-            raise ConfigError(f"taps needs the direction '{missing[0]}'." if missing else "no unit")
-
-    def unit(self, name: str) -> Unit:
-        """The unit of that name.
-
-        Raises:
-            ConfigError: the weights were not trained on it.
-        """
-        return find_unit(self.units, name)
 
 
 class ConditionalModel(nn.Module, Saved):
@@ -100,30 +49,51 @@ class ConditionalModel(nn.Module, Saved):
         width = config.backbone.width
         self.backbone = Backbone(config.backbone)
         self.condition = make_condition(config.condition, width)
-        self.code_embedding = nn.Embedding(config.codebook_size, width)
-        nn.init.normal_(self.code_embedding.weight, std=0.02)
+        self.code_embedding = self.make_code_embedding()
         self.places: nn.Embedding | None = None
-        if config.positions == "learned":
+        if config.positions in ("learned", "order"):
             t, h, w = config.grid
-            self.places = nn.Embedding(config.condition.rows + t * h * w, width)
+            in_grid = config.condition.rows + t * h * w
+            self.places = nn.Embedding(config.longest or in_grid, width)
             nn.init.normal_(self.places.weight, std=0.02)
         self.depths = tuple(sorted({tap.depth for tap in config.taps}))
-        names = tuple(tap.direction for tap in config.taps)
-        self.head = MatrixHead(config.backbone, names, config.codebook_size)
+        self.last_norm = AdaptiveNorm(config.backbone) if config.backbone.adaln else None
+        self.head = self.make_head()
+
+    def make_code_embedding(self) -> nn.Module:
+        """What ids of codes become on their way in."""
+        config, width = self.config, self.config.backbone.width
+        if config.code_channels:
+            return ProjectedCodes(config.codebook_size, config.code_channels, width)
+        table = nn.Embedding(self._vocabulary, width)
+        nn.init.normal_(table.weight, std=0.02)
+        return table
+
+    def make_head(self) -> Any:
+        """What turns hidden states into logits."""
+        names = tuple(tap.direction for tap in self.config.taps)
+        normed = self.last_norm is None
+        return MatrixHead(self.config.backbone, names, self._vocabulary, normed=normed)
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.config.codebook_size + self.config.condition.extra_ids
 
     # -- training ------------------------------------------------------------------------------
 
     def forward(self, condition: Given, codes: Tensor, plan: Plan) -> Tensor:
         """Logits (B, N, K) float32 of every slot, given the tokens that each one may see.
 
+        Slots that nothing predicts, since they are always given, have logits of no meaning.
+
         Args:
-            condition: labels (B,) long, or features.
+            condition: what the weights are conditioned on.
             codes: (B, N) long, in slot order.
             plan: the schedule, compiled.
         """
         hidden = self.run(self.sequence(condition, codes, plan))
         reads = resolve_prefix(plan.reads, self.config.condition.rows).to(codes.device)
-        return self.head.logits(self.head.queries(hidden, plan.heads, reads))
+        return self.logits(self.queries(hidden, plan.heads, reads))
 
     def loss(
         self,
@@ -133,7 +103,8 @@ class ConditionalModel(nn.Module, Saved):
         weight: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy of the codes; `weight` (B,) float tells what each picture counts."""
-        logits = self(condition, codes, plan)
+        predicted = (plan.reads != NONE).any(0)
+        logits, codes = self(condition, codes, plan)[:, predicted], codes[:, predicted]
         if weight is None:
             return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
         each = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")  # (B, N)
@@ -153,19 +124,20 @@ class ConditionalModel(nn.Module, Saved):
         """The condition's rows, and with `guided` those of its null twin behind them.
 
         Args:
-            condition: labels (B,) long, or features.
+            condition: what the weights are conditioned on.
 
         Raises:
             ConfigError: a label or a shape that the weights were not trained on.
         """
-        rows: Embedded = self.condition(condition)
+        rows = self._embedded(condition)
         if guided:
-            null = self.condition(self.condition.null(condition))
-            rows = Embedded(torch.cat([rows.x, null.x]), torch.cat([rows.valid, null.valid]))
+            rows = rows.beside(self._embedded(self.condition.null(condition)))
         batch, count, _ = rows.x.shape
-        block = torch.arange(count, device=rows.x.device)
+        block = torch.arange(count, device=rows.x.device) if rows.block is None else rows.block
         place = NOWHERE if self.config.silent_condition else 0.0
         x = rows.x if self.places is None else rows.x + self.places.weight[:count]
+        last = self.last_norm
+        told = tell(rows.x[:, 0], self.backbone, last) if last else None
         return Prefix(
             Rows(
                 x=x,
@@ -173,8 +145,10 @@ class ConditionalModel(nn.Module, Saved):
                 block=block,
                 lane=torch.zeros_like(block),
                 valid=rows.valid,
+                blind=rows.blind,
+                told=told,
             ),
-            Cursor(torch.zeros(batch, device=x.device), count),
+            Cursor(torch.zeros(batch, device=x.device), count, told),
             guided,
         )
 
@@ -189,40 +163,67 @@ class ConditionalModel(nn.Module, Saved):
     ) -> Rows:
         """Some rows of a plan; see `Decodable`."""
         device, batch = codes.device, len(codes)
-        if (plan.input[chosen] != Input.SLOT).any():
-            raise ConfigError("This model has no learned start or mask tokens.")
-        source = plan.source[chosen]
-        x = self.code_embedding(codes[:, source.to(device)])  # (B, r, W)
+        x = self.code_embedding(self._ids(plan, chosen, codes))  # (B, r, W)
         if self.places is not None:
-            x = x + self._learned(plan, source)
+            x = x + self.places(self._place(plan, chosen).to(device))
         return Rows(
             x=x,
             coords=plan.coords[chosen].unsqueeze(0).to(device),
             block=(cursor.block + plan.block[chosen]).to(device),
             lane=plan.lane[chosen].to(device),
             valid=torch.ones(batch, len(chosen), dtype=torch.bool, device=device),
+            told=cursor.told,
         )
+
+    def codes_of(self, ids: Tensor) -> Tensor:
+        """Decided ids (...) as codes: one of a start or a word stands for no code and becomes 0."""
+        return torch.where(ids < self.config.codebook_size, ids, 0)
 
     def tables(self) -> Any:
         """None: nothing is computed once for a generation."""
         return None
 
-    def _learned(self, plan: Plan, source: Tensor) -> Tensor:
-        assert self.places is not None
+    def _embedded(self, condition: Given) -> Embedded:
+        shared = (self.code_embedding.weight,) if isinstance(self.condition, WordCondition) else ()
+        rows: Embedded = self.condition(condition, *shared)
+        return rows
+
+    def _ids(self, plan: Plan, chosen: Tensor, codes: Tensor) -> Tensor:
+        """Ids (B, r) of rows: decided tokens, or learned ones, whose ids lie behind the codes."""
+        kind, source = plan.input[chosen], plan.source[chosen]
+        learned = kind == Input.START
+        known = self.condition.config.starts if isinstance(self.condition, WordCondition) else 0
+        if ((kind != Input.SLOT) & ~(learned & (source < known))).any():
+            raise ConfigError("This model lacks the learned start or mask tokens of this plan.")
+        source, learned = source.to(codes.device), learned.to(codes.device)
+        return torch.where(learned, self.config.codebook_size + source, codes[:, source])
+
+    def _place(self, plan: Plan, chosen: Tensor) -> Tensor:
+        """Rows (r,) of the table of learned positions."""
+        before: int = self.config.condition.rows
+        if self.config.positions == "order":
+            if before + plan.rows > self.config.longest:
+                raise ConfigError(
+                    f"These weights know {self.config.longest} places, and the sequence has "
+                    f"{before + plan.rows}; choose a smaller grid."
+                )
+            return before + chosen
         if plan.schedule.grid != self.config.grid:
             raise ConfigError(
                 f"These weights know places on the grid {self.config.grid} only, "
                 f"not on {plan.schedule.grid}."
             )
-        places = self.config.condition.rows + plan.schedule.site[source]
-        return self.places(places.to(self.places.weight.device))  # type: ignore[no-any-return]
+        return before + plan.schedule.site[plan.source[chosen]]
 
     # -- network -------------------------------------------------------------------------------
 
     def run(self, rows: Rows, cache: KVCache | None = None) -> States:
         """Hidden states of the rows at the depth of each direction; see `Decodable`."""
         mask = row_mask(rows, cache)
-        states = self.backbone.states(rows.x, self._rope(rows), mask, cache, self.depths)
+        rope, blocks = self._rope(rows), rows.told.blocks if rows.told else None
+        states = self.backbone.states(rows.x, rope, mask, cache, self.depths, blocks)
+        if self.last_norm and rows.told:
+            states = tuple(self.last_norm(x, rows.told.last) for x in states)
         if cache is not None:
             kept = int((rows.lane == 0).sum())
             cache.keep(rows.block[:kept], rows.valid[:, :kept])
@@ -231,11 +232,15 @@ class ConditionalModel(nn.Module, Saved):
 
     def queries(self, hidden: States, heads: tuple[str, ...], reads: Tensor) -> Tensor:
         """(B, S, directions, W); see `Decodable`."""
-        return self.head.queries(hidden, heads, reads)
+        if self.head.directions == (ANY,):
+            heads = (ANY,) * len(heads)
+        said: Tensor = self.head.queries(hidden, heads, reads)
+        return said
 
     def logits(self, queries: Tensor, tables: Any = None) -> Tensor:
         """(B, S, directions, W) to (B, S, K) float32."""
-        return self.head.logits(queries)
+        logits: Tensor = self.head.logits(queries)
+        return logits
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of `capacity` rows."""

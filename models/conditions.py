@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgen.errors import ConfigError
+from mmgen.models.rows import Embedded
+from mmgen.models.words import NoCondition, NothingConfig, WordCondition, WordConfig, Words
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class ClassConfig:
         """T."""
         return 1
 
+    @property
+    def extra_ids(self) -> int:
+        """Ids of the codes' vocabulary that are no codes."""
+        return 0
+
 
 @dataclass(frozen=True)
 class FeatureConfig:
@@ -50,6 +57,11 @@ class FeatureConfig:
     channels: int = 2048
     rows: int = 120
 
+    @property
+    def extra_ids(self) -> int:
+        """Ids of the codes' vocabulary that are no codes."""
+        return 0
+
 
 class Features(NamedTuple):
     """Captions as features: `values` (B, T, C), `valid` (B, T) bool, padding on the left."""
@@ -62,14 +74,9 @@ class Features(NamedTuple):
         return Features(self.values.to(device), self.valid.to(device))
 
 
-Given = Tensor | Features  # what a caller passes: labels (B,) long, or features
-
-
-class Embedded(NamedTuple):
-    """Condition rows: `x` (B, T, W), `valid` (B, T) bool."""
-
-    x: Tensor
-    valid: Tensor
+#: What a caller passes: labels (B,) long, features, words (B, n) long, or an empty tensor (B, 0).
+Given = Tensor | Features | Words
+ConditionConfig = ClassConfig | FeatureConfig | WordConfig | NothingConfig
 
 
 class ClassCondition(nn.Module):
@@ -96,7 +103,7 @@ class ClassCondition(nn.Module):
         return torch.full_like(self._checked(labels), self.config.classes)
 
     def _checked(self, labels: Given) -> Tensor:
-        if isinstance(labels, Features):
+        if not isinstance(labels, Tensor):
             raise ConfigError("These weights draw classes; give class labels, not text.")
         wrong = labels[(labels < 0) | (labels > self.config.classes)]
         if len(wrong):
@@ -164,9 +171,15 @@ def pad_left(values: Tensor, valid: Tensor) -> Features:
 
 
 def make_condition(
-    config: ClassConfig | FeatureConfig, width: int
-) -> ClassCondition | FeatureCondition:
+    config: ConditionConfig, width: int
+) -> ClassCondition | FeatureCondition | WordCondition | NoCondition:
     """The condition of a configuration."""
-    if isinstance(config, ClassConfig):
-        return ClassCondition(config, width)
-    return FeatureCondition(config, width)
+    match config:
+        case ClassConfig():
+            return ClassCondition(config, width)
+        case FeatureConfig():
+            return FeatureCondition(config, width)
+        case WordConfig():
+            return WordCondition(config, width)
+        case NothingConfig():
+            return NoCondition(config, width)

@@ -84,15 +84,20 @@ class Plan:
         start = sum(self.sizes[:step])
         return torch.arange(start, start + self.sizes[step])
 
-    def rows_for_step(self, step: int) -> Tensor:
+    def rows_for_step(self, step: int, since: int | None = None) -> Tensor:
         """Rows to feed before a step is decided, (n,) int64: the block before, then the queries.
+
+        Args:
+            step: from 0.
+            since: the first step whose rows were not fed yet (default: this one).
 
         Raises:
             ValueError: a plan with noisy context, which is for training only.
         """
         if self.prediction == "self" and not self.lane.any():
             raise ValueError("a plan with noisy context cannot be decoded: compile a clean one")
-        context = (self.lane == 0) & (self.block == step)
+        first = step if since is None else since
+        context = (self.lane == 0) & (self.block >= first) & (self.block <= step)
         query = (self.lane == 1) & (self.block == step + 1)
         return torch.nonzero(context | query)[:, 0]
 

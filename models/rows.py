@@ -8,12 +8,16 @@ Training lays out a whole sequence at once; decoding feeds the same rows piece b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmgen.models.cache import KVCache
 from mmgen.models.plan import visible
+
+if TYPE_CHECKING:
+    from mmgen.models.adaln import Told
 
 
 @dataclass
@@ -26,6 +30,9 @@ class Rows:
         block: (R,) long, grows along the sequence.
         lane: (R,) long, 0 context, 1 query.
         valid: (B, R) bool, False for padding.
+        blind: (B, R, R) bool, True where row r must not see row k of these rows although their
+            blocks would let it; None: nowhere.
+        told: what adaLN tells all rows of each sequence; None: nothing.
     """
 
     x: Tensor
@@ -33,29 +40,83 @@ class Rows:
     block: Tensor
     lane: Tensor
     valid: Tensor
+    blind: Tensor | None = None
+    told: Told | None = None
 
     def __len__(self) -> int:
         """R."""
         return len(self.block)
 
 
+class Embedded(NamedTuple):
+    """Rows of a condition, before they have a place in a sequence.
+
+    Args:
+        x: (B, T, W).
+        valid: (B, T) bool.
+        block: (T,) long from 0; None: each row is a block of its own (causal).
+        blind: as in `Rows`.
+    """
+
+    x: Tensor
+    valid: Tensor
+    block: Tensor | None = None
+    blind: Tensor | None = None
+
+    def beside(self, twin: Embedded) -> Embedded:
+        """One batch of these rows and those of their null twins."""
+        blind = None if self.blind is None or twin.blind is None else (self.blind, twin.blind)
+        return Embedded(
+            torch.cat([self.x, twin.x]),
+            torch.cat([self.valid, twin.valid]),
+            self.block,
+            None if blind is None else torch.cat(blind),
+        )
+
+
 @dataclass
 class Cursor:
-    """Where the next segment begins: position (B,) float of each sequence, and block number."""
+    """Where the next segment begins.
+
+    Args:
+        position: (B,) float, of each sequence.
+        block: number of its first block.
+        told: what adaLN tells the rows that follow.
+    """
 
     position: Tensor
     block: int = 0
+    told: Told | None = None
 
 
 def concatenate(parts: list[Rows]) -> Rows:
-    """Lay rows end to end."""
+    """Lay rows end to end; a single part stays what it is."""
+    if len(parts) == 1:
+        return parts[0]
     return Rows(
         x=torch.cat([part.x for part in parts], dim=1),
         coords=torch.cat([part.coords for part in parts], dim=1),
         block=torch.cat([part.block for part in parts]),
         lane=torch.cat([part.lane for part in parts]),
         valid=torch.cat([part.valid for part in parts], dim=1),
+        blind=_join_blind(parts),
+        told=parts[0].told,
     )
+
+
+def _join_blind(parts: list[Rows]) -> Tensor | None:
+    """Rows are blind among their own kind only."""
+    if all(part.blind is None for part in parts):
+        return None
+    total = sum(map(len, parts))
+    joined = parts[0].valid.new_zeros(len(parts[0].x), total, total)
+    start = 0
+    for part in parts:
+        end = start + len(part)
+        if part.blind is not None:
+            joined[:, start:end, start:end] = part.blind
+        start = end
+    return joined
 
 
 def row_mask(rows: Rows, cache: KVCache | None = None) -> Tensor | None:
@@ -71,6 +132,8 @@ def row_mask(rows: Rows, cache: KVCache | None = None) -> Tensor | None:
         lane = torch.cat([lane.new_zeros(length), lane])
         valid = torch.cat([cache.valid[:, :length], valid], dim=1)
     seen = visible(rows.block, rows.lane, block, lane).unsqueeze(0)  # (1, R, K)
+    if rows.blind is not None:
+        seen = seen & ~torch.nn.functional.pad(rows.blind, (length, 0))
     if not bool(valid.all()):
         # A padded row sees itself, so that no row's softmax is empty; nobody sees a padded row.
         itself = torch.eye(len(rows), dtype=torch.bool, device=block.device)

@@ -116,17 +116,21 @@ def _neighbor(arguments: list[str], grid: Grid) -> Cut:
 
 
 def _subsample(arguments: list[str], grid: Grid) -> Cut:
-    (k,) = _numbers("subsample", arguments, "subsample:k")
     _, h, w = grid
-    if k > min(h, w):
-        raise ConfigError(
-            f"Order 'subsample:{k}' leaves blocks empty on grid {size_text(grid)}; "
-            f"k can be 1 to {min(h, w)}."
+    if len(arguments) == 1 and "x" in arguments[0]:
+        down, across = _numbers(
+            "subsample", arguments[0].split("x"), "subsample:BxC", count=2, said=arguments
         )
+    else:
+        (down,) = (across,) = _numbers("subsample", arguments, "subsample:k")
+    order = f"subsample:{down}" if down == across else f"subsample:{down}x{across}"
+    if down > h or across > w:
+        most = f"k can be 1 to {min(h, w)}" if down == across else f"the most is {h}x{w}"
+        raise ConfigError(f"Order '{order}' leaves blocks empty on grid {size_text(grid)}; {most}.")
     _, y, x = _coords(torch.arange(math.prod(grid)), grid).long().unbind(1)
-    remainder = (y % k) * k + x % k
+    remainder = (y % down) * across + x % across
     sizes = torch.bincount(remainder).tolist()
-    return _from_sites(f"subsample:{k}", grid, torch.argsort(remainder, stable=True), sizes)
+    return _from_sites(order, grid, torch.argsort(remainder, stable=True), sizes)
 
 
 def _random(arguments: list[str], grid: Grid) -> Cut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mmgen.errors import ConfigError, suggestion
 from mmgen.models.plan import Input, Plan, compile_plan
@@ -18,12 +19,14 @@ class Unit:
         order: order of `models/schedule.py`; `random` alone means a fresh permutation each time.
         prediction: shift, neighbors or self.
         weight: how often training draws it.
+        start: how shift decides its first block: learned, hybrid or given (`compile_plan`).
     """
 
     name: str
     order: str
     prediction: str
     weight: float = 1.0
+    start: Literal["learned", "hybrid", "given"] = "learned"
 
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
@@ -48,7 +51,7 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
     if order == "random":
         sites = grid[0] * grid[1] * grid[2]
         order = f"random:{seed}:{min(sites, max(2, round(sites**0.5)))}"
-    plan = compile_plan(make_schedule(order, grid), unit.prediction)
+    plan = compile_plan(make_schedule(order, grid), unit.prediction, start=unit.start)
     if (plan.input == Input.NOISE).any():
         raise ConfigError(f"Order '{order}' draws continuous latents; this model draws codes.")
     return plan

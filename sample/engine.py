@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmgen.errors import ConfigError
 from mmgen.models.decodable import Decodable, Prefix
 from mmgen.models.plan import NONE, PREFIX, Plan
 from mmgen.models.rows import concatenate
@@ -98,6 +101,7 @@ def decode(
     noise: Noise | None = None,
     segment: int = 0,
     decider: Decider | None = None,
+    given: Tensor | None = None,
 ) -> Iterator[Step]:
     """Draw the pictures of a batch, step by step (design section 6).
 
@@ -111,6 +115,8 @@ def decode(
         noise: Gumbel noise to use instead of the counter-based one, for reference runs.
         segment: which picture of the sequence this is; part of the noise counter.
         decider: how slots get their values (default: one draw from the model's logits).
+        given: values (B, g) of the first g slots, such as the first frames of a clip; they are
+            decided already.
 
     Yields:
         A `Step` after every block.
@@ -119,25 +125,44 @@ def decode(
     decider = decider or CategoricalDecider(model, seeds, settings.draw, noise, segment)
     values = decider.blank(len(seeds), plan.schedule.slots, prefix.rows.x.device)
     known = torch.zeros(plan.schedule.slots, dtype=torch.bool)
-    session = _Session(model, prefix, plan, unit)
-    done = 0
-    for step, size in enumerate(plan.sizes):
+    done = 0 if given is None else given.shape[1]
+    first = _first_step(plan, done)
+    if given is not None:
+        values[:, :done], known[:done] = given, True
+    session = _Session(model, prefix, plan, unit, first)
+    for step in range(first, plan.steps):
         slots = plan.slots_of_step(step)
-        scale = settings.guidance.scale_at(step, plan.steps, done, plan.schedule.slots)
-        turn = Turn(
-            step, slots, values, scale if prefix.guided else None, session.tables, session.feed
-        )
+        place = (step, plan.steps, done, plan.schedule.slots)
+        scale = settings.guidance.scale_at(*place) if prefix.guided else None
+        turn = Turn(step, slots, values, scale, place, session.tables, session.feed)
         decided = decider.decide(turn)
-        values[:, done : done + size] = decided.values
-        known[done : done + size] = True
-        done += size
+        values[:, slots] = decided.values
+        known[slots] = True
+        done += len(slots)
         yield Step(
-            index=step + 1,
-            total=plan.steps,
+            index=step + 1 - first,
+            total=plan.steps - first,
             codes=to_grid(plan.schedule, values),
             done=to_grid(plan.schedule, known[None])[0],
             logits=decided.logits,
         )
+
+
+def _first_step(plan: Plan, given: int) -> int:
+    """The step that decides the first slot that is not given.
+
+    Raises:
+        ConfigError: a block is given in part, or nothing predicts the slots of that step.
+    """
+    ends = [0, *accumulate(plan.sizes)]
+    if given not in ends[:-1]:
+        raise ConfigError(
+            f"{given} tokens of {ends[-1]} are given; give whole blocks and leave one to draw."
+        )
+    first = ends.index(given)
+    if (plan.reads[:, plan.slots_of_step(first)] == NONE).all():
+        raise ConfigError("These weights go on from what is given; give the first frames.")
+    return first
 
 
 def last_step(steps: Iterator[Step]) -> Step:
@@ -152,23 +177,29 @@ def last_step(steps: Iterator[Step]) -> Step:
 class _Session:
     """The cache and the tables of one decoding."""
 
-    def __init__(self, model: Decodable, prefix: Prefix, plan: Plan, unit: str) -> None:
+    def __init__(self, model: Decodable, prefix: Prefix, plan: Plan, unit: str, first: int) -> None:
         self.model, self.prefix, self.plan, self.unit = model, prefix, plan, unit
+        self.first = first  # the step that also feeds the prefix and what is given
         self.tables = model.tables()
         queries = int(torch.bincount(plan.block[plan.lane == 1]).max()) if plan.lane.any() else 0
         capacity = len(prefix.rows) + int(plan.keep.sum()) + queries
         self.cache = model.new_cache(len(prefix.rows.x), capacity)
+        self.visited = -1  # the last step that was fed: its context is in the cache
 
-    def feed(self, step: int, values: Tensor) -> Tensor:
+    def feed(self, step: int, values: Tensor, tables: Any) -> Tensor:
         """Feed the rows of a step; returns what the heads say about its slots, (G, n, ...)."""
-        chosen = self.plan.rows_for_step(step)
-        parts = [self.prefix.rows] if step == 0 else []
+        chosen = self.plan.rows_for_step(step, 0 if step == self.first else step)
+        again, self.visited = step == self.visited, step
+        if again:
+            chosen = chosen[self.plan.lane[chosen] == 1]
+        begins = step == self.first and not again and len(self.prefix.rows)
+        parts = [self.prefix.rows] if begins else []
         if len(chosen):
             if self.prefix.guided:
                 values = torch.cat([values, values])
             cursor = self.prefix.cursor
             parts.append(
-                self.model.image_rows(self.plan, chosen, values, self.unit, cursor, self.tables)
+                self.model.image_rows(self.plan, chosen, values, self.unit, cursor, tables)
             )
         rows = concatenate(parts)
         hidden = self.model.run(rows, self.cache)

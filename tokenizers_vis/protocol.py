@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from mmgen.errors import UserError
+
 
 @dataclass
 class Codes:
@@ -33,13 +35,13 @@ class Quantized:
 
     Args:
         quantized: (..., C) float, the codes' embeddings, with the quantizer's gradient rule.
-        indices: (...,) long.
+        indices: (...,) long; None for a continuous bottleneck.
         losses: scalars, already weighted, under "codebook", "commitment" and "entropy"; empty
             where the quantizer has none.
     """
 
     quantized: Tensor
-    indices: Tensor
+    indices: Tensor | None
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -83,12 +85,18 @@ class VisualTokenizer(Protocol):
 class Quantizer(Protocol):
     """A bottleneck, channels last. Law: `embed` of a code belongs to that code alone.
 
+    The continuous one (KL) has `codebook_size` None and refuses `assign` and `embed`.
+
     Every implementation is a `torch.nn.Module`; the members below are what callers need.
     """
 
-    codebook_size: int
     channels: int
     training: bool
+
+    @property
+    def codebook_size(self) -> int | None:
+        """Number of codes, None for a continuous bottleneck."""
+        ...
 
     def __call__(self, z: Tensor) -> Quantized:
         """Quantize (..., C) float; the same as `forward`."""
@@ -105,3 +113,14 @@ class Quantizer(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Yield what is trained by gradient (nothing for FSQ and LFQ)."""
         ...
+
+
+def number_of_codes(tokenizer: VisualTokenizer) -> int:
+    """Return the codebook size of a discrete tokenizer.
+
+    Raises:
+        UserError: the tokenizer is continuous.
+    """
+    if tokenizer.codebook_size is None:
+        raise UserError("This tokenizer has latents and no codes; choose a discrete tokenizer.")
+    return tokenizer.codebook_size

@@ -23,6 +23,7 @@ from mmgen.models.unified import UnifiedConfig, UnifiedModel, Unit, plan_for
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.progress import progress_of
 from mmgen.tokenizers_vis.conv import ConvTokenizer
+from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.train.datasets import DataConfig, open_split
 from mmgen.train.launch import make_accelerator
 from mmgen.train.recipe import TrainConfig
@@ -258,7 +259,7 @@ class GeneratorTask:
             backbone=recipe.backbone,
             text_vocab=self.text.vocab_size,
             max_text=recipe.text.max_length,
-            codebook_size=self.vision.codebook_size,
+            codebook_size=number_of_codes(self.vision),
             code_channels=self.vision.channels,
             grid=self.train_set.grid,
             units=recipe.units,
@@ -268,7 +269,7 @@ class GeneratorTask:
         if recipe.init is not None:
             return _trained_model(Path(recipe.init), config, self.vision)
         model = UnifiedModel(config)
-        codes = torch.arange(self.vision.codebook_size, device=_device(self.vision))
+        codes = torch.arange(number_of_codes(self.vision), device=_device(self.vision))
         model.set_code_vectors(self.vision.embed(codes).cpu())
         return model
 

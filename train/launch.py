@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgen.errors import ConfigError, suggestion
+from mmgen.models.backbone import Block
 from mmgen.train.recipe import TrainConfig
 
 _UNSUPPORTED = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
@@ -54,6 +55,13 @@ def broadcast(tensors: Iterable[Tensor], accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1:
         for tensor in tensors:
             torch.distributed.broadcast(tensor.detach(), src=0)
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile each transformer block: alike as they are, one compilation serves them all."""
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.compile(dynamic=True)  # units and captions differ in length
 
 
 class Stop:

@@ -13,7 +13,7 @@ from mmgen.errors import DataError
 from mmgen.saving import load_strictly
 from mmgen.train.checkpoint import Checkpoint, load
 from mmgen.train.ema import EMA
-from mmgen.train.launch import broadcast
+from mmgen.train.launch import broadcast, compile_blocks
 from mmgen.train.log import Means
 from mmgen.train.optim import load_optimizer, make_optimizer, optimizer_tensors
 from mmgen.train.recipe import TrainConfig
@@ -44,6 +44,8 @@ class TrainState:
         for network in self.networks.values():
             network.to(accelerator.device).train()
             broadcast(network.state_dict().values(), accelerator)
+            if config.compile:
+                compile_blocks(network)
         self.trained = {
             name: [p for p in network.parameters() if p.requires_grad]
             for name, network in self.networks.items()

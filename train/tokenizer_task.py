@@ -29,7 +29,7 @@ from mmgen.tokenizers_vis.losses import (
 )
 from mmgen.tokenizers_vis.metrics import SSIM_WINDOW, psnr, ssim
 from mmgen.tokenizers_vis.perceptual import FeatureNetwork, PerceptualConfig
-from mmgen.tokenizers_vis.protocol import Quantized
+from mmgen.tokenizers_vis.protocol import Quantized, number_of_codes
 from mmgen.tokenizers_vis.quantizers import VQ
 from mmgen.tokenizers_vis.usage import CodebookUsage
 from mmgen.train.datasets import DataConfig, held_out_pixels, open_split
@@ -94,7 +94,7 @@ class TokenizerTask:
         self.perceptual: FeatureNetwork | None = None
         if recipe.loss.perceptual:
             self.perceptual = FeatureNetwork(recipe.perceptual)
-        self.usage = CodebookUsage(self.model.codebook_size, recipe.usage_window)
+        self.usage = CodebookUsage(number_of_codes(self.model), recipe.usage_window)
         self.lecam = LeCam()
         self._features: Tensor | None = None  # of the step's last batch, for dead codes
         self._fakes: deque[Tensor] = deque()  # of the step's batches, for the discriminator's turn
@@ -129,7 +129,8 @@ class TokenizerTask:
             logits = self.discriminator(reconstruction)
             weight = self.recipe.loss.adversarial
             losses["adversarial"] = weight * generator_loss(self.recipe.loss.gan, logits)
-        self.usage.update(quantized.indices)
+        if quantized.indices is not None:
+            self.usage.update(quantized.indices)
         self._features = features.detach()
         if adversarial:
             self._fakes.append(reconstruction.detach())
@@ -160,7 +161,7 @@ class TokenizerTask:
         real, fake = tensors["lecam"].tolist()
         self.lecam.load_state_dict({"real": real, "fake": fake})
         self._initialised = True
-        parts: dict[str, Any] = {"codebook_size": self.model.codebook_size}
+        parts: dict[str, Any] = {"codebook_size": number_of_codes(self.model)}
         for kind in ("codes", "counts"):
             names = sorted(name for name in tensors if name.startswith(f"usage.{kind}."))
             parts[kind] = [tensors[name] for name in names]

@@ -38,12 +38,13 @@ def table(chosen: list[Card]) -> list[str]:
     """The cards in columns, under a heading."""
     rows = [("system", "name", "task", "size", "licence", "where")]
     for card in chosen:
-        where = card.repository or card.note
+        where = card.repository or f"not on the hub: {' '.join(card.files)}"
         licence = card.licence or "not stated"
         rows.append((card.system, card.name, card.task, _size(card.megabytes), licence, where))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)).rstrip() for row in rows]
-    return [*lines, "", "mmgen import SYSTEM --from-hub NAME --out FOLDER"]
+    example = chosen[0].import_line
+    return [*lines, "", f"Import one so: {example}"]
 
 
 def _size(megabytes: int | None) -> str:

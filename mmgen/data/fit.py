@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -33,6 +33,20 @@ def fit_bytes(image: Image.Image, size: int) -> Tensor:
 def fit_pixels(image: Image.Image, size: int) -> Tensor:
     """Fit a picture and scale it: (3, size, size) float32 in [-1, 1]."""
     return as_float(fit_bytes(image, size))
+
+
+def squash_pixels(
+    image: Image.Image, size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+) -> Tensor:
+    """Resize a whole picture to a square, its shape not kept: (3, size, size) float32 in [-1, 1].
+
+    SEED's tokenizers were trained on such pictures: bilinear in SEED-LLaMA, bicubic in v1.
+    """
+    from PIL.Image import Resampling
+    from torchvision.transforms.v2 import functional as transforms
+
+    resample = Resampling.BILINEAR if interpolation == "bilinear" else Resampling.BICUBIC
+    return as_float(transforms.pil_to_tensor(to_rgb(image).resize((size, size), resample)))
 
 
 def as_float(pixels: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from mmgen.evaluation.real import RealSet
 from mmgen.models.schedule import to_slots
 from mmgen.models.unified import plan_for
 from mmgen.tokenizers_vis.metrics import psnr, ssim
+from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.tokenizers_vis.usage import CodebookUsage
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def fidelity(pipeline: Pipeline, pictures: Pictures) -> dict[str, Any]:
     Returns:
         `pictures`, `psnr`, `ssim`, `codes_used` (share of K), `perplexity`.
     """
-    usage = CodebookUsage(pipeline.vision.codebook_size, window=len(pictures))
+    usage = CodebookUsage(number_of_codes(pipeline.vision), window=len(pictures))
     scores = []
     for pixels in _batches(pictures):
         codes = pipeline.vision.encode(pixels.to(pipeline.device))

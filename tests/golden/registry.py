@@ -21,29 +21,6 @@ from torch import Tensor
 
 Comparisons = Mapping[str, Callable[[Case], Tensor]]
 
-# Systems and tasks that are not there yet. An entry that has become true is an error.
-MISSING = frozenset(
-    {
-        ("emu3", "vision tokenizer"),
-        ("ibq", "checkpoint and adversarial losses"),
-        ("ibq", "class-conditional AR"),
-        ("ibq", "tokenizer"),
-        ("kl16", "tokenizer"),
-        ("larp", "video tokenizer"),
-        ("llamagen", "tokenizer"),
-        ("nbp", "class/text-to-video (hybrid start)"),
-        ("nbp", "video frame prediction (prefix frames)"),
-        ("nbp", "video-tokenizer"),
-        ("open-magvit2", "class-conditional AR, factorised sub-tokens"),
-        ("open-magvit2", "tokenizer"),
-        ("seed", "tokenize"),
-        ("seed", "tokenize and detokenize (v1)"),
-        ("seed", "unCLIP conditioning"),
-        ("xar", "c2i"),
-        ("xar", "entities"),
-    }
-)
-
 
 def compare(case: Case) -> Comparisons:
     """The computations for a case; none if nothing answers for it."""
@@ -61,11 +38,6 @@ def comparisons() -> dict[tuple[str, str], Any]:
             assert key not in found, f"{key} is answered for twice"
             found[key] = value
     return found
-
-
-def is_missing(case: Case) -> bool:
-    """Whether the case waits for its system."""
-    return (case.system, case.task) in MISSING
 
 
 def must_fail(case: Case) -> str:

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmgen.errors import ConfigError
-from mmgen.models.backbone import Backbone, BackboneConfig, make_norm, parameter_count
+from mmgen.models.backbone import (
+    Backbone,
+    BackboneConfig,
+    attend,
+    make_norm,
+    parameter_count,
+)
 from mmgen.models.cache import KVCache
 from mmgen.models.rope import axis_pairs, rope_table, rotate
 from mmgen.models.rows import Rows, concatenate, row_mask
@@ -354,3 +360,14 @@ def test_nobody_sees_padding_and_padding_sees_itself() -> None:
     assert mask is not None
     assert mask[0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     assert mask[1].tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
+
+
+def test_mixed_precision_on_a_cpu_attends_in_float32() -> None:
+    q, k, v = torch.randn(3, 2, 4, 9, 16).bfloat16().unbind(0)
+    mask = torch.rand(2, 1, 9, 9) > 0.5
+    mask |= torch.eye(9, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = attend(q, k, v, mask, grouped=False)
+    exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+    assert mixed.dtype == torch.float32 and torch.equal(mixed, exact)
+    assert attend(q, k, v, mask, grouped=False).dtype == torch.bfloat16

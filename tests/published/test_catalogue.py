@@ -39,8 +39,9 @@ def test_import_lines() -> None:
     assert find_card("llamagen", "c2i_L_384").import_line == (
         "mmgen import llamagen --from-hub c2i_L_384 --out llamagen-c2i_L_384"
     )
-    assert find_card("seed", "seed-v1").import_line == (
-        "mmgen import seed causal_qformer.pth seed_tokenizer.pth eva_vit_g.pth --out seed-seed-v1"
+    assert find_card("seed", "tokenizer-v1").import_line == (
+        "mmgen import seed causal_qformer.pth seed_tokenizer.pth eva_vit_g.pth "
+        "--out seed-tokenizer-v1"
     )
     with pytest.raises(UserError, match="no published 'c2i_L' of llamagen; did you mean 'c2i_"):
         find_card("llamagen", "c2i_L")

@@ -181,3 +181,13 @@ def test_saved_state_continues_exactly() -> None:
     second(z)
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_half_precision_weights_choose_in_full_precision() -> None:
+    quantizer = small().half().eval()
+    z = torch.randn(9, 6).half()
+    expected = nearest_codes(z.float(), quantizer.codebook.float())
+    assert torch.equal(quantizer.assign(z), expected)
+    out = quantizer(z)
+    assert torch.equal(out.indices, expected)
+    assert out.quantized.dtype == torch.half

@@ -25,7 +25,7 @@ from tiny_runs import (
 )
 
 from mmgen.errors import CheckpointError, ConfigError
-from mmgen.models.backbone import BackboneConfig
+from mmgen.models.backbone import BackboneConfig, Block
 from mmgen.models.unified import Unit
 from mmgen.pipeline import Pipeline
 from mmgen.tokenizers_vis.conv import ConvTokenizer
@@ -40,6 +40,17 @@ def generated(pictures: Path, vision: Path, tmp_path_factory: pytest.TempPathFac
     out = tmp_path_factory.mktemp("runs") / "generator"
     run_generator(generator_recipe(pictures, vision, out))
     return out
+
+
+def test_compiled_blocks_learn_the_same(
+    generated: Path, pictures: Path, vision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = generator_recipe(pictures, vision, tmp_path / "compiled")
+    compiled: list[bool | None] = []
+    monkeypatch.setattr(Block, "compile", lambda _, dynamic=None: compiled.append(dynamic))
+    run_generator(replace(recipe, train=replace(recipe.train, compile=True)))
+    assert compiled == [True] * recipe.backbone.depth  # each block, for rows of any number
+    assert same(generated, tmp_path / "compiled")
 
 
 def test_a_generator_run_leaves_a_pipeline(generated: Path, vision: Path) -> None:

@@ -208,6 +208,7 @@ BINDING = {
     "weight_decay": 0.5,
     "clip_norm": None,
     "mixed_precision": "bf16",
+    "compile": True,
     "ema_decay": 0.5,
     "seed": 7,
 }

@@ -1,4 +1,4 @@
-"""Quantizers: the bottlenecks of discrete tokenizers, channels last, one file each."""
+"""Bottlenecks of tokenizers, channels last, one file each: quantizers, and the continuous KL."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TypeAlias
 from mmgen.tokenizers_vis.protocol import Quantizer
 from mmgen.tokenizers_vis.quantizers.fsq import FSQ, FSQConfig
 from mmgen.tokenizers_vis.quantizers.ibq import IBQ, IBQConfig
+from mmgen.tokenizers_vis.quantizers.kl import KL, KLConfig
 from mmgen.tokenizers_vis.quantizers.lfq import LFQ, LFQConfig
 from mmgen.tokenizers_vis.quantizers.vq import VQ, VQConfig
 
-QuantizerConfig: TypeAlias = VQConfig | FSQConfig | LFQConfig | IBQConfig
+QuantizerConfig: TypeAlias = VQConfig | FSQConfig | LFQConfig | IBQConfig | KLConfig
 
 
 def build_quantizer(config: QuantizerConfig) -> Quantizer:
@@ -24,6 +25,8 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
             return LFQ(config)
         case IBQConfig():
             return IBQ(config)
+        case KLConfig():
+            return KL(config)
 
 
 __all__ = [
@@ -31,6 +34,8 @@ __all__ = [
     "FSQConfig",
     "IBQ",
     "IBQConfig",
+    "KL",
+    "KLConfig",
     "LFQ",
     "LFQConfig",
     "Quantizer",

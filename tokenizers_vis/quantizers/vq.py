@@ -89,7 +89,7 @@ class VQ(nn.Module):
             z: (..., C) float.
         """
         with full_precision(z):
-            x, rows = self._project(z.float()), self._project(self.codebook)
+            x, rows = self._project(z.float()), self._project(self.codebook.float())
             indices = nearest_codes(x.detach().reshape(-1, self.channels), rows.detach())
             indices = indices.view(z.shape[:-1])
             codes = F.embedding(indices, rows)
@@ -104,7 +104,7 @@ class VQ(nn.Module):
     def assign(self, z: Tensor) -> Tensor:
         """Return the indices (...,) of the codes nearest to z (..., C)."""
         with full_precision(z):
-            x, rows = self._project(z.float()), self._project(self.codebook)
+            x, rows = self._project(z.float()), self._project(self.codebook.float())
             return nearest_codes(x.reshape(-1, self.channels), rows).view(z.shape[:-1])
 
     def embed(self, indices: Tensor) -> Tensor:

@@ -1,0 +1,193 @@
+"""KL tokenizers in the layout of diffusers' `AutoencoderKL`, read and written.
+
+It is VQGAN's network under other names, with 1x1 convolutions of attention as matrices. Neither
+way needs diffusers itself. Spec: xAR section 2.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmgen.errors import ConfigError
+from mmgen.files import replacing, write_json
+from mmgen.published.keymap import load, rename
+from mmgen.published.kl16 import LATENT_SCALE
+from mmgen.published.options import official
+from mmgen.published.systems import Converted, Part, Shapes
+from mmgen.published.taming import refuse_contradictions, sizes
+from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
+from mmgen.tokenizers_vis.quantizers import KLConfig
+
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+# Theirs and ours, between dots, in the order of replacement; both ways.
+WORDS = (
+    ("mid_block.resnets.0", "middle.block_in"),
+    ("mid_block.resnets.1", "middle.block_out"),
+    ("mid_block.attentions.0", "middle.attention"),
+    ("resnets", "blocks"),
+    ("conv_shortcut", "shortcut"),
+    ("conv_norm_out", "norm_out"),
+    ("group_norm", "norm"),
+    ("to_q", "q"),
+    ("to_k", "k"),
+    ("to_v", "v"),
+    ("to_out.0", "proj_out"),
+    ("quant_conv", "to_code"),
+    ("post_quant_conv", "from_code"),
+)
+SIDES = {
+    "encoder": (("down_blocks", "levels"), ("downsamplers.0", "resample")),
+    "decoder": (("up_blocks", "levels"), ("upsamplers.0", "resample")),
+}
+MATRICES = (".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight")
+# Of diffusers' configuration file; the types of blocks are read off the tensors.
+IGNORED = (
+    *("_class_name", "_diffusers_version", "_name_or_path", "_use_default_values", "act_fn"),
+    *("down_block_types", "up_block_types", "in_channels", "out_channels", "sample_size"),
+    *("force_upcast", "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"),
+    *("latents_mean", "latents_std"),
+)
+
+
+@dataclass(frozen=True)
+class DiffusersOptions:
+    """Options of `AutoencoderKL`; sizes that are not said are read off the tensors."""
+
+    block_out_channels: tuple[int, ...] | None = None
+    layers_per_block: int | None = None
+    latent_channels: int | None = None
+    norm_num_groups: int = 32
+    scaling_factor: float = LATENT_SCALE
+    shift_factor: float | None = None
+
+
+def to_diffusers(name: str) -> str:
+    """The name of one of our tensors there."""
+    return _replaced(name, [(own, theirs) for theirs, own in _words(name)])
+
+
+def from_diffusers(name: str) -> str:
+    """Our name of one of their tensors."""
+    return _replaced(name, _words(name))
+
+
+def convert_tokenizer(
+    tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
+) -> Converted:
+    """An `AutoencoderKL` as a `ConvTokenizer`; see `Part.convert`."""
+    given = official(DiffusersOptions, options, where, IGNORED)
+    if given.shift_factor:
+        raise ConfigError(f"{where} shifts its latents (shift_factor), which is not supported.")
+    renamed = rename(tensors, [(r".+", lambda match: from_diffusers(match[0]))], where)
+    for key in (key for key in tensors if key.endswith(MATRICES)):
+        renamed[from_diffusers(key)] = tensors[key][:, :, None, None]
+    found = sizes(renamed, where)
+    said = {
+        "block_out_channels": found["widths"],
+        "layers_per_block": found["res_blocks"],
+        "latent_channels": found["z_channels"],
+    }
+    refuse_contradictions(given, said, where)
+    quantizer = KLConfig(channels=found["z_channels"], scale=given.scaling_factor)
+    network = ConvTokenizer(
+        ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
+    ).eval()
+    load(network, renamed, where)
+    notes = (f"latent scale {given.scaling_factor}",)
+    return Converted("vision", network, image_size=256, notes=notes)
+
+
+def export(tokenizer: ConvTokenizer, folder: str | Path) -> None:
+    """Write a KL tokenizer as a folder that `diffusers.AutoencoderKL.from_pretrained` reads.
+
+    Args:
+        tokenizer: with a KL bottleneck.
+        folder: created if it does not exist.
+
+    Raises:
+        UserError: `AutoencoderKL` has no such network, or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    described = config_json(tokenizer.config)
+    tensors = {to_diffusers(name): t for name, t in tokenizer.state_dict().items()}
+    stored = {
+        key: (t.flatten(1) if key.endswith(MATRICES) else t).contiguous().cpu()
+        for key, t in tensors.items()
+    }
+    write_json(Path(folder) / "config.json", described)
+    with replacing(Path(folder) / WEIGHTS_FILE) as temporary:
+        save_file(stored, temporary, metadata={"format": "pt"})
+
+
+def config_json(config: ConvTokenizerConfig) -> dict[str, Any]:
+    """The configuration of the same `AutoencoderKL`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    quantizer, same = config.quantizer, config.decoder_widths in (None, config.widths)
+    stem = config.stem_width in (None, config.widths[0])
+    blocks = config.decoder_res_blocks == config.res_blocks + 1
+    plain = config.family == "vqgan" and config.decoder_norm == "plain" and config.patch_size == 1
+    if not (isinstance(quantizer, KLConfig) and same and stem and blocks and plain) or (
+        quantizer.channels != config.z_channels
+    ):
+        raise ConfigError("This tokenizer is none that diffusers' AutoencoderKL can describe.")
+    levels = range(len(config.widths))
+    back = config.decoder_attention_levels
+    decoder = config.attention_levels if back is None else back
+    down = ("DownEncoderBlock2D", "AttnDownEncoderBlock2D")
+    up = ("UpDecoderBlock2D", "AttnUpDecoderBlock2D")
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": [down[i in config.attention_levels] for i in levels],
+        "up_block_types": [up[i in decoder] for i in reversed(levels)],
+        "block_out_channels": list(config.widths),
+        "layers_per_block": config.res_blocks,
+        "act_fn": "silu",
+        "latent_channels": config.z_channels,
+        "norm_num_groups": config.norm_groups,
+        "scaling_factor": quantizer.scale,
+        "mid_block_add_attention": config.middle_attention,
+    }
+
+
+def recognise_tokenizer(shapes: Shapes) -> bool:
+    """Whether the keys are those of `AutoencoderKL` with convolutions around the posterior."""
+    needed = {"encoder.down_blocks.0.resnets.0.conv1.weight", "post_quant_conv.weight"}
+    moments, latents = shapes.get("encoder.conv_out.weight"), shapes.get("decoder.conv_in.weight")
+    if not (needed <= set(shapes) and moments and latents):
+        return False
+    return len(latents) == 4 and moments[0] == 2 * latents[1]
+
+
+def _words(name: str) -> list[tuple[str, str]]:
+    return [*WORDS, *SIDES.get(name.partition(".")[0], ())]
+
+
+def _replaced(name: str, pairs: list[tuple[str, str]]) -> str:
+    dotted = f".{name}."
+    for old, new in pairs:
+        dotted = dotted.replace(f".{old}.", f".{new}.")
+    return dotted[1:-1]
+
+
+PARTS = (
+    Part(
+        system="kl16",
+        name="KL tokenizer in diffusers' layout",
+        licence="that of its model card",
+        source="huggingface/diffusers",
+        recognise=recognise_tokenizer,
+        convert=convert_tokenizer,
+        component="vision",
+    ),
+)

@@ -1,0 +1,157 @@
+"""NBP: next block prediction for video (specs/nbp.md, arXiv 2502.07737).
+
+Official files are `*_nbp16*.ckpt`: a transformer, and in the same file its tokenizer
+(`nbp_tokenizer.py`). The vocabulary is turned round, so that the codes of the video come first: our
+id is `(official id - shift) mod V`, where `shift` is the official id of code 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmgen.models.backbone import BackboneConfig
+from mmgen.models.conditional import ANY, ConditionalConfig, ConditionalModel, Tap
+from mmgen.models.units import Unit
+from mmgen.models.words import NothingConfig, WordConfig
+from mmgen.pipeline_folder import SamplingDefaults
+from mmgen.published import keymap
+from mmgen.published.nbp_options import (
+    PRESETS,
+    TRAINING,
+    Shapes,
+    TransformerOptions,
+    complete,
+    recorded,
+)
+from mmgen.published.options import official
+from mmgen.published.systems import Converted, Part, shapes_of
+
+__all__ = ["PARTS", "PRESETS", "convert", "network_config", "shift_of"]
+
+RULES: tuple[tuple[str, keymap.Target], ...] = (
+    (r"tok_emb\.weight", "code_embedding.weight"),
+    (r"pos_emb", "places.weight"),
+    (r"uncond_embedding", "condition.null_rows"),
+    (r"blocks\.(\d+)\.ln1\.(\w+)", r"backbone.blocks.\1.attention_norm.\2"),
+    (r"blocks\.(\d+)\.ln2\.(\w+)", r"backbone.blocks.\1.mlp_norm.\2"),
+    (r"blocks\.(\d+)\.attn\.(query|key|value)\.(\w+)", r"backbone.blocks.\1.\2.\3"),
+    (r"blocks\.(\d+)\.attn\.proj\.(\w+)", r"backbone.blocks.\1.attention.out.\2"),
+    (r"blocks\.(\d+)\.mlp\.0\.(\w+)", r"backbone.blocks.\1.mlp.inner.\2"),
+    (r"blocks\.(\d+)\.mlp\.2\.(\w+)", r"backbone.blocks.\1.mlp.out.\2"),
+    (r"ln_f\.(\w+)", rf"head.norms.{ANY}.\1"),
+    (r"head\.weight", f"head.outs.{ANY}.weight"),
+)
+
+
+def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
+    """Read a transformer."""
+    own = _transformer_tensors(tensors)
+    read = complete(official(TransformerOptions, options, where, TRAINING), shapes_of(own), where)
+    config = network_config(read)
+    network = ConditionalModel(config)
+    keymap.load(network, _ours(keymap.rename(own, RULES, where), config), where)
+    sampling = SamplingDefaults(guidance_scale=1.0, top_k=16000, top_p=0.9)
+    return Converted("transformer", network.eval(), sampling=sampling)
+
+
+def network_config(options: TransformerOptions) -> ConditionalConfig:
+    """Our configuration of complete official options."""
+    layers, width, block = options.n_layer, options.n_embd, options.token_number_per_step
+    assert layers and width and block and options.n_head and options.block_size
+    start: Literal["hybrid", "given"] = "hybrid" if options.hybrid else "given"
+    return ConditionalConfig(
+        backbone=BackboneConfig(
+            width=width,
+            depth=layers,
+            heads=options.n_head,
+            mlp_width=4 * width,
+            mlp="gelu",
+            norm="layer",
+            bias=True,
+            qk_norm=False,
+        ),
+        condition=_condition(options),
+        codebook_size=options.first_stage_vocab_size,
+        grid=options.latent_grid,
+        units=(Unit("block", f"run:{block}", "shift", start=start),),
+        taps=(Tap(ANY, layers),),
+        positions="order",
+        longest=options.block_size,
+    )
+
+
+def shift_of(config: ConditionalConfig) -> int:
+    """Official id of code 0."""
+    return config.condition.extra_ids if config.units[0].start == "hybrid" else _words_of(config)
+
+
+def _words_of(config: ConditionalConfig) -> int:
+    return config.condition.words if isinstance(config.condition, WordConfig) else 0
+
+
+def _condition(options: TransformerOptions) -> WordConfig | NothingConfig:
+    if options.unconditional:
+        return NothingConfig()
+    block = options.token_number_per_step or 0
+    text = options.cond_stage_key == "text"
+    # The mask compares shifted ids with `pad + 1` and so meets another word than the pad.
+    met = options.text_pad_id + 1 - (block if options.hybrid else 0)
+    met_word = met if text and met >= 0 else None
+    return WordConfig(
+        words=options.class_cond_dim or 0,
+        count=options.cond_token_num or 0,
+        starts=block if options.hybrid else 1,
+        begin=bool(options.hybrid),
+        late_word=met_word if options.hybrid else None,
+        unseen_word=None if options.hybrid else met_word,
+    )
+
+
+def _transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The transformer's part of a Lightning file, by key without prefixes."""
+    return {
+        key.removeprefix("transformer."): tensor
+        for key, tensor in tensors.items()
+        # An unconditional file has a null condition of no rows.
+        if key.startswith("transformer.") and "mask" not in key and tensor.numel()
+    }
+
+
+def _ours(renamed: dict[str, Tensor], config: ConditionalConfig) -> dict[str, Tensor]:
+    """Join queries, keys and values, turn the vocabulary, drop the batch axis of positions."""
+    for i in range(config.backbone.depth):
+        block = f"backbone.blocks.{i}"
+        for leaf in ("weight", "bias"):
+            names = [f"{block}.{name}.{leaf}" for name in ("query", "key", "value")]
+            if all(name in renamed for name in names):
+                joined = torch.cat([renamed.pop(name) for name in names])
+                renamed[f"{block}.attention.qkv.{leaf}"] = joined
+    for name in ("code_embedding.weight", f"head.outs.{ANY}.weight"):
+        if name in renamed:
+            renamed[name] = renamed[name].roll(-shift_of(config), 0)
+    if "places.weight" in renamed:
+        renamed["places.weight"] = renamed["places.weight"].flatten(0, -2)
+    return renamed
+
+
+def recognise(shapes: Shapes) -> bool:
+    """Whether the keys are those of NBP's transformer."""
+    return shapes.keys() >= {"transformer.tok_emb.weight", "transformer.uncond_embedding"}
+
+
+PARTS = (
+    Part(
+        system="nbp",
+        name="video transformer",
+        licence="MIT",
+        source="RenShuhuai-Andy/NBP",
+        recognise=recognise,
+        convert=convert,
+        component="transformer",
+        recorded=recorded,
+    ),
+)

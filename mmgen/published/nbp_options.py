@@ -1,0 +1,119 @@
+"""Official options of NBP's transformers: what a file tells of itself, and the published sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from mmgen.errors import ConfigError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+GRID = (5, 16, 16)  # 17 frames of 128 x 128, which all published models draw
+CODES = 64000
+WORDS = 32000  # LLaMA-2's
+HEADS = {(24, 1536): 16, (24, 2048): 32, (32, 3072): 32}  # by (layers, width)
+TRAINING = ("semi_ar", "transformer_dropout", "p_drop_cond", "pkeep")
+
+
+@dataclass(frozen=True)
+class TransformerOptions:
+    """Official options; None where the tensors or the published sizes tell.
+
+    `latent_grid` (t, h, w) is ours: no official file says what grid it was trained on.
+    """
+
+    unconditional: bool | None = None
+    hybrid: bool | None = None
+    starts_with_bov: bool | None = None
+    bov_token: Literal[0] = 0
+    cond_stage_key: Literal["text", "label"] | None = None
+    class_cond_dim: int | None = None
+    text_vocab_size: int = WORDS
+    text_pad_id: int = 2
+    cond_token_num: int | None = None
+    first_stage_vocab_size: int = CODES
+    token_number_per_step: int | None = None
+    block_size: int | None = None
+    n_layer: int | None = None
+    n_head: int | None = None
+    n_embd: int | None = None
+    latent_grid: tuple[int, int, int] = GRID
+
+
+def _preset(layers: int, heads: int, width: int, ucf: bool) -> dict[str, Any]:
+    sizes = {"n_layer": layers, "n_head": heads, "n_embd": width, "block_size": 5120}
+    start = {"unconditional": not ucf, "hybrid": ucf, "starts_with_bov": ucf}
+    condition = {"cond_stage_key": "text", "cond_token_num": 8} if ucf else {"cond_token_num": 0}
+    return {**sizes, **start, **condition, "token_number_per_step": 16}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    f"NBP-{data}-{name}": _preset(*sizes, ucf=data == "ucf")
+    for data in ("ucf", "k600")
+    for name, sizes in {
+        "base": (24, 16, 1536),
+        "xl": (24, 32, 2048),
+        "3b": (32, 32, 3072),
+    }.items()
+}
+
+
+def complete(options: TransformerOptions, shapes: Shapes, where: str) -> TransformerOptions:
+    """Fill in what the shapes tell.
+
+    Raises:
+        ConfigError: something is known to nobody, or these options never ran.
+    """
+    vocabulary, width = shapes.get("tok_emb.weight", (0, 0))
+    rows = shapes.get("uncond_embedding", (0,))[0]
+    layers = sum(key.startswith("blocks.") and key.endswith(".ln1.weight") for key in shapes)
+    plain = rows == 0 if options.unconditional is None else options.unconditional
+    key = options.cond_stage_key or ("label" if rows == 1 else "text")
+    hybrid = not plain if options.hybrid is None else options.hybrid
+    if hybrid is plain and (plain or options.starts_with_bov):
+        raise ConfigError(
+            f"{where} cannot be hybrid={hybrid}, unconditional={plain}, starts_with_bov="
+            f"{options.starts_with_bov}: no such model runs; see hyper_parameters of the file."
+        )
+    words = 0 if plain else _words(options, key, vocabulary)
+    block = options.token_number_per_step
+    if block is None and hybrid:
+        block = vocabulary - options.first_stage_vocab_size - words
+    heads = options.n_head or HEADS.get((layers, width))
+    if heads is None or (block is None and options.first_stage_vocab_size != CODES):
+        name = "n_head" if heads is None else "token_number_per_step"
+        raise ConfigError(f"No tensor of {where} tells {name}; say {name}=... .")
+    return replace(
+        options,
+        unconditional=plain,
+        hybrid=hybrid,
+        starts_with_bov=hybrid,
+        cond_stage_key=key,
+        class_cond_dim=words,
+        cond_token_num=rows,
+        token_number_per_step=block or 16,
+        block_size=shapes.get("pos_emb", (1, 1))[1],
+        n_layer=layers,
+        n_head=heads,
+        n_embd=width,
+    )
+
+
+def recorded(extras: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Official options in Lightning's hyper-parameters, with or without their namespace `args`."""
+    found = extras.get("hyper_parameters") or {}
+    inner = found.get("args")
+    known = [field.name for field in fields(TransformerOptions)]
+    merged = {**(inner if isinstance(inner, Mapping) else {}), **found}
+    return {name: merged[name] for name in known if merged.get(name) is not None}
+
+
+def _words(options: TransformerOptions, key: str, vocabulary: int) -> int:
+    if key == "text":
+        return options.text_vocab_size
+    specials = 1 if options.hybrid is False else options.token_number_per_step
+    if options.class_cond_dim is None and specials is None:
+        raise ConfigError("No tensor tells the number of classes; say class_cond_dim=... .")
+    return options.class_cond_dim or vocabulary - options.first_stage_vocab_size - (specials or 0)

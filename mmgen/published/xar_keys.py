@@ -1,0 +1,74 @@
+"""xAR's tensors under our names, in our layout: the key map of `xar.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from mmgen.models.velocity import VelocityConfig
+from mmgen.published.keymap import rename
+
+STACKS = ("encoder", "decoder")  # in series, both see every row
+
+
+def _in_stack(name: str) -> Callable[[re.Match[str]], str]:
+    return lambda match: f"stacks.{STACKS.index(match[1])}.{match.expand(name)}"
+
+
+BLOCK = r"(encoder|decoder)_blocks\.(\d+)\."
+RULES = (
+    (r"mask|.*\.attn\.rope\.freqs(?:_cos|_sin)?", None),  # ours follow from the configuration
+    (r"class_emb\.weight", "labels.weight"),
+    (r"time_embed\.(mlp\..*)", r"time.\1"),
+    (r"z_proj\.(.*)", r"stacks.0.enter.\1"),
+    (r"z_proj_ln\.weight", "stacks.0.entry_norm.weight"),
+    (r"decoder_embed\.(.*)", r"stacks.1.enter.\1"),
+    (r"pred\.(.*)", r"out.\1"),
+    (r"(encoder|decoder)_pos_embed_learned", _in_stack("places")),
+    (r"(encoder|decoder)_norm\.weight", _in_stack("norm.weight")),
+    (BLOCK + r"attn\.qkv\.(.*)", _in_stack(r"backbone.blocks.\2.attention.qkv.\3")),
+    (BLOCK + r"attn\.proj\.(.*)", _in_stack(r"backbone.blocks.\2.attention.out.\3")),
+    (BLOCK + r"mlp\.inner\.(.*)", _in_stack(r"backbone.blocks.\2.mlp.inner.\3")),
+    (BLOCK + r"mlp\.fc2\.(.*)", _in_stack(r"backbone.blocks.\2.mlp.out.\3")),
+    (BLOCK + r"ada_lin\.1\.(.*)", _in_stack(r"backbone.blocks.\2.modulation.\3")),
+)
+
+
+def our_tensors(
+    tensors: Mapping[str, Tensor], config: VelocityConfig, where: str
+) -> dict[str, Tensor]:
+    """Official tensors by our names, in our layout.
+
+    Raises:
+        CheckpointError: a key that xAR does not have.
+    """
+    found = rename(_fused(tensors), RULES, where)
+    for name, tensor in found.items():
+        if name.endswith(".places"):
+            found[name] = tensor.squeeze(0)
+        elif ".attention.qkv." in name:
+            stack = config.stacks[int(name.split(".")[1])]
+            found[name] = _halves(tensor, stack.heads, stack.head_dim)
+    return found
+
+
+def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Both inner layers of an MLP as one, the gate first."""
+    fused = {}
+    for key, tensor in tensors.items():
+        gate, value = key.replace("fc1_x", "fc1_g"), key.replace("fc1_g", "fc1_x")
+        if gate == value or gate not in tensors or value not in tensors:
+            fused[key] = tensor
+        elif key == gate:
+            fused[key.replace("fc1_g", "inner")] = torch.cat([tensor, tensors[value]])
+    return fused
+
+
+def _halves(rows: Tensor, heads: int, head_dim: int) -> Tensor:
+    """Rotary pairs (2i, 2i + 1) of queries and keys to ours, (i, i + head_dim / 2)."""
+    q, k, v = rows.view(3, heads, head_dim, *rows.shape[1:]).unbind()
+    pairs = torch.arange(head_dim).view(-1, 2).T.flatten()
+    return torch.stack([q[:, pairs], k[:, pairs], v]).flatten(0, 2)

@@ -1,0 +1,200 @@
+"""Solvers: from noise to latents along a learned velocity, as pure functions.
+
+Time runs from 1 (noise) to 0 (data), so every step is negative. The state is float64: a hundred
+small steps add up in it, and the network rounds once a visit. `euler` and `heun` follow the
+probability flow; `euler-maruyama` follows the reverse SDE whose noise is `sqrt(2 t)` (SiT, arXiv
+2401.08740), whose drift with a straight path is `(2 - t) v + x`, and ends in a step without noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mmgen.errors import ConfigError, suggestion
+from mmgen.models.velocity import Conditions, Moment, VelocityModel
+from mmgen.noise import gaussian
+from mmgen.sample.deciding import Decided, Turn
+
+Solver = Literal["euler", "heun", "euler-maruyama"]
+SOLVERS: tuple[str, ...] = get_args(Solver)
+
+Velocity = Callable[[Tensor, int], Tensor]  # state and index of its time -> velocity, both float64
+FlowNoise = Callable[[int, Tensor, int], Tensor]  # (block, slots (n,), visit) -> (B, n, C)
+StepNoise = Callable[[int], Tensor]  # index of the step -> standard normal noise like the state
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How each block of latents is integrated.
+
+    Args:
+        solver: one of `SOLVERS`.
+        steps: solver steps of every block, or one number a block (DiSA, arXiv 2505.20297). A step
+            is one visit of the network, with "heun" two, except the last.
+        last_time: where "euler-maruyama" begins its last step, the one without noise.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    solver: Solver = "euler-maruyama"
+    steps: int | tuple[int, ...] = 50
+    last_time: float = 0.04
+
+    def __post_init__(self) -> None:
+        """Refuse what no solver can do."""
+        if self.solver not in SOLVERS:
+            raise ConfigError(
+                f"The solver cannot be '{self.solver}'{suggestion(str(self.solver), SOLVERS)}"
+            )
+        steps = self.steps if isinstance(self.steps, tuple) else (self.steps,)
+        if not steps or min(steps) < 1:
+            raise ConfigError(f"The solver needs 1 step or more in each block, not {self.steps}.")
+        if not 0.0 < self.last_time < 1.0:
+            raise ConfigError(f"last_time must lie between 0 and 1, not {self.last_time}.")
+
+    def times(self, block: int, blocks: int) -> Tensor:
+        """Times at which the network is visited, (S,) float64, from 1 down.
+
+        Args:
+            block: which block is integrated.
+            blocks: how many there are.
+
+        Raises:
+            ConfigError: a list of steps for another number of blocks.
+        """
+        steps = self.steps if isinstance(self.steps, tuple) else (self.steps,) * blocks
+        if len(steps) != blocks:
+            raise ConfigError(
+                f"There are {len(steps)} numbers of steps for {blocks} blocks; give one for each."
+            )
+        count = steps[block]
+        if self.solver == "euler-maruyama":
+            return torch.linspace(1.0, self.last_time, count, dtype=torch.float64)
+        return torch.linspace(1.0, 0.0, count + 1, dtype=torch.float64)[:-1]
+
+
+def solve(
+    solver: Solver, velocity: Velocity, noise: Tensor, times: Tensor, step_noise: StepNoise
+) -> Tensor:
+    """Integrate from noise to data.
+
+    Args:
+        solver: one of `SOLVERS`.
+        velocity: the network, asked for a state at one of `times`.
+        noise: the state at time 1, of any shape.
+        times: (S,) float64 of `FlowSettings.times`; time 0 follows them.
+        step_noise: noise of a step that has any; it is called once for each, in order.
+
+    Returns:
+        The state at time 0, float64.
+    """
+    x = noise.double()
+    ends = [*times.tolist(), 0.0]
+    for index, (start, end) in enumerate(pairwise(ends)):
+        dt = end - start
+        v = velocity(x, index)
+        if solver == "euler-maruyama":
+            x = x + dt * ((2 - start) * v + x)
+            if end > 0.0:
+                x = x + math.sqrt(2 * start) * math.sqrt(-dt) * step_noise(index).double()
+        elif solver == "heun" and end > 0.0:
+            x = x + dt / 2 * (v + velocity(x + dt * v, index + 1))
+        else:
+            x = x + dt * v
+    return x
+
+
+@dataclass(frozen=True)
+class FlowDecider:
+    """Latents of a block: from noise to data, with a visit of the network at every solver step.
+
+    The finished blocks are context at time 0 in both branches; they are fed with the first visit
+    and stay in the cache. What labels and times do to the network is computed once for all visits.
+
+    Args:
+        model: in evaluation mode.
+        labels: (B,) long.
+        seeds: (B,) int64, the seed of each picture.
+        settings: solver and steps.
+        noise: standard normal numbers to use instead of the counter-based ones.
+        segment: which picture of the sequence this is; part of the noise counter.
+        trace: called with step, visit and the raw velocities (G, n, C), for reference runs.
+    """
+
+    model: VelocityModel
+    labels: Tensor
+    seeds: Tensor
+    settings: FlowSettings
+    noise: FlowNoise | None = None
+    segment: int = 0
+    trace: Callable[[int, int, Tensor], None] | None = None
+
+    def blank(self, batch: int, slots: int, device: torch.device) -> Tensor:
+        """(B, N, C) float32 zeros."""
+        return torch.zeros(batch, slots, self.model.config.channels, device=device)
+
+    def decide(self, turn: Turn) -> Decided:
+        """Visit the network once or more a solver step."""
+        guided = turn.scale is not None
+        times = self._times[turn.step]
+
+        def velocity(x: Tensor, index: int) -> Tensor:
+            values = turn.values.clone()
+            values[:, turn.slots] = x.float()
+            said = turn.feed(values, self._moment(turn.step, index, guided))
+            if self.trace:
+                self.trace(turn.step, index, said)
+            return turn.guided(said).double()
+
+        def noise(visit: int) -> Tensor:
+            return self._noise(turn, visit)
+
+        x = solve(self.settings.solver, velocity, noise(0), times, lambda i: noise(i + 1))
+        return Decided(x.float())
+
+    def _noise(self, turn: Turn, visit: int) -> Tensor:
+        """Numbers (B, n, C): visit 0 is where the block begins, visit 1 + i follows step i."""
+        if self.noise:
+            return self.noise(turn.step, turn.slots, visit)
+        channels = self.model.config.channels
+        drawn = gaussian(self.seeds, turn.slots, channels, visit=visit, segment=self.segment)
+        return drawn.to(turn.values.device)
+
+    @cached_property
+    def _times(self) -> list[Tensor]:
+        blocks = self.model.schedule.blocks
+        return [self.settings.times(block, blocks) for block in range(blocks)]
+
+    @cached_property
+    def _kinds(self) -> tuple[Tensor, Tensor]:
+        """The different labels (U,), the unconditional one last, and which each picture has."""
+        different, which = torch.unique(self.labels, return_inverse=True)
+        return torch.cat([different, different.new_tensor([self.model.no_label])]), which
+
+    @cached_property
+    def _different_times(self) -> Tensor:
+        """(T,) float64, rising from the 0 of finished blocks."""
+        return torch.cat([torch.zeros(1, dtype=torch.float64), *self._times]).unique()  # type: ignore[no-untyped-call, no-any-return]
+
+    @cached_property
+    def _conditions(self) -> Conditions:
+        labels = self._kinds[0]
+        return self.model.conditions(labels, self._different_times.to(labels.device))
+
+    def _moment(self, step: int, index: int, guided: bool) -> Moment:
+        """Labels and times of the rows of a visit."""
+        different, which = self._kinds
+        if guided:
+            which = torch.cat([which, torch.full_like(which, len(different) - 1)])
+        time = torch.zeros(self.model.schedule.blocks, dtype=torch.long)
+        time[step] = int(torch.searchsorted(self._different_times, self._times[step][index]))
+        return Moment(self._conditions, which, time.to(which.device))

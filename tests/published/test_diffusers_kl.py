@@ -1,0 +1,145 @@
+"""KL tokenizers in diffusers' layout: diffusers itself is the oracle, both ways."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import official_conv as keys
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmgen.errors import ConfigError, UserError
+from mmgen.published import diffusers_kl, kl16
+from mmgen.published.importing import import_files
+from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
+from mmgen.tokenizers_vis.protocol import Codes
+from mmgen.tokenizers_vis.quantizers import FSQConfig, KLConfig
+
+SIZES = ConvTokenizerConfig(
+    quantizer=KLConfig(channels=5, scale=0.2325),
+    widths=(16, 16, 32),
+    res_blocks=1,
+    decoder_res_blocks=2,
+    attention_levels=(2,),
+    decoder_attention_levels=(),
+    z_channels=5,
+    norm_groups=4,
+)
+
+
+def tokenizer(**changes: Any) -> ConvTokenizer:
+    network = ConvTokenizer(replace(SIZES, **changes)).eval()
+    for parameter in network.parameters():  # fresh biases and norms would hide a swapped key
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def pictures() -> Tensor:
+    return torch.rand(2, 3, 16, 24) * 2 - 1
+
+
+def check_against_diffusers(network: ConvTokenizer, folder: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    theirs = AutoencoderKL.from_pretrained(folder).eval()
+    assert isinstance(network.config.quantizer, KLConfig)
+    assert theirs.config["scaling_factor"] == network.config.quantizer.scale
+    x = pictures()
+    with torch.no_grad():
+        posterior = theirs.encode(x).latent_dist
+        latents = network.encode(x).latents
+        assert latents is not None
+        scaled = (posterior.mean * theirs.config["scaling_factor"]).permute(0, 2, 3, 1)
+        torch.testing.assert_close(latents[:, 0], scaled, atol=1e-4, rtol=1e-4)
+        decoded = network.decode(Codes(None, latents))
+        torch.testing.assert_close(
+            decoded, theirs.decode(posterior.mean).sample, atol=1e-3, rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attention_levels": (0, 2), "decoder_attention_levels": (1,)},
+        {"res_blocks": 2, "decoder_res_blocks": 3},
+    ],
+    ids=str,
+)
+def test_what_is_written_is_the_same_network_there(changes: dict[str, Any], tmp_path: Path) -> None:
+    network = tokenizer(**changes)
+    diffusers_kl.export(network, tmp_path)
+    check_against_diffusers(network, tmp_path)
+
+
+def test_what_diffusers_writes_is_the_same_network_here(tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    theirs = AutoencoderKL(
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        latent_channels=3,
+        norm_num_groups=8,
+        scaling_factor=0.5,
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+    )
+    theirs.save_pretrained(tmp_path / "theirs")
+    options = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    weights = tmp_path / "theirs" / diffusers_kl.WEIGHTS_FILE
+    lines = import_files("kl16", [weights], options, tmp_path / "ours")
+    assert "latent scale 0.5" in lines[0]
+    network = ConvTokenizer.from_pretrained(tmp_path / "ours" / "vision")
+    check_against_diffusers(network, tmp_path / "theirs")
+
+
+def test_the_official_file_goes_there_and_back(tmp_path: Path) -> None:
+    official = keys.drawn(keys.kl(32, (1, 2), 1, (1,), 4, 4))
+    network = kl16.convert_tokenizer(official, {}, "file").network
+    assert isinstance(network, ConvTokenizer)
+    diffusers_kl.export(network, tmp_path)
+    check_against_diffusers(network, tmp_path)
+    stored = load_file(tmp_path / diffusers_kl.WEIGHTS_FILE)
+    again: Any = diffusers_kl.convert_tokenizer(stored, {}, "file").network
+    assert again.config == network.config and again.fingerprint == network.fingerprint
+
+
+def test_names_come_back() -> None:
+    names = tokenizer(decoder_attention_levels=(1,)).state_dict()
+    theirs = {name: diffusers_kl.to_diffusers(name) for name in names}
+    assert {diffusers_kl.from_diffusers(key): key for key in theirs.values()} == theirs
+    assert theirs["encoder.levels.2.attentions.0.norm.weight"] == (
+        "encoder.down_blocks.2.attentions.0.group_norm.weight"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantizer": FSQConfig(levels=(4, 4, 4, 4, 4))},
+        {"quantizer": KLConfig(channels=4)},
+        {"decoder_res_blocks": 1},
+        {"patch_size": 2},
+        {"decoder_widths": (16, 16, 16)},
+        {"stem_width": 8},
+        {"decoder_norm": "spatial"},
+    ],
+    ids=str,
+)
+def test_networks_that_are_not_there(changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none that diffusers"):
+        diffusers_kl.export(tokenizer(**changes), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_options_that_are_not_supported() -> None:
+    stored = {"encoder.conv_in.weight": torch.zeros(1)}
+    with pytest.raises(UserError, match="shift_factor"):
+        diffusers_kl.convert_tokenizer(stored, {"shift_factor": 0.1}, "file")
+    with pytest.raises(UserError, match="no option 'scale'"):
+        diffusers_kl.convert_tokenizer(stored, {"scale": 0.1}, "file")

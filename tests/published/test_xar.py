@@ -1,0 +1,145 @@
+"""Importing xAR: names and sizes of the published files, and what a file tells of itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmgen.errors import CheckpointError, ConfigError, UserError
+from mmgen.models.backbone import parameter_count
+from mmgen.models.velocity import VelocityModel
+from mmgen.published import xar
+from mmgen.published.keymap import load, meta
+from mmgen.published.options import official
+from mmgen.published.systems import parts, shapes_of
+from mmgen.published.xar_keys import our_tensors
+
+TINY = {
+    **{"encoder_embed_dim": 32, "encoder_depth": 2, "encoder_num_heads": 2},
+    **{"decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 4},
+    "clusters": 16,
+}
+
+
+def official_shapes(options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of an official state dict, by the rules of its description."""
+    width, channels, slots = options["encoder_embed_dim"], 16, 256
+    hidden = math.floor(width * 4 * 2 / 3)
+    shapes: dict[str, tuple[int, ...]] = {
+        "mask": (1, 1, slots, slots),
+        "class_emb.weight": (1001, width),
+        "z_proj_ln.weight": (width,),
+        "encoder_norm.weight": (width,),
+        "decoder_norm.weight": (width,),
+    }
+
+    def linear(name: str, source: int, target: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (target, source), (target,)
+
+    linear("time_embed.mlp.0", 256, width)
+    linear("time_embed.mlp.2", width, width)
+    linear("z_proj", channels, width)
+    linear("decoder_embed", width, width)
+    linear("pred", width, channels)
+    for part in ("encoder", "decoder"):
+        shapes[f"{part}_pos_embed_learned"] = (1, slots, width)
+        head = width // options[f"{part}_num_heads"]
+        for i in range(options[f"{part}_depth"]):
+            block = f"{part}_blocks.{i}"
+            linear(f"{block}.attn.qkv", width, 3 * width)
+            linear(f"{block}.attn.proj", width, width)
+            linear(f"{block}.mlp.fc1_g", width, hidden)
+            linear(f"{block}.mlp.fc1_x", width, hidden)
+            linear(f"{block}.mlp.fc2", hidden, width)
+            linear(f"{block}.ada_lin.1", width, 6 * width)
+            shapes[f"{block}.attn.rope.freqs"] = (head // 4,)
+            shapes[f"{block}.attn.rope.freqs_cos"] = (slots, head)
+            shapes[f"{block}.attn.rope.freqs_sin"] = (slots, head)
+    return shapes
+
+
+def official_tensors(options: dict[str, Any]) -> dict[str, Tensor]:
+    """Random weights under official names, with the mask of the cells."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = official_shapes(options)
+    tensors = {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    cell = torch.arange(256) // (256 // options["clusters"])
+    hidden = cell[None] > cell[:, None]
+    tensors["mask"] = torch.zeros(256, 256).masked_fill(hidden, -math.inf)[None, None]
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "parameters"),
+    [("xAR-B", 257, 172638224), ("xAR-L", 497, 608397968), ("xAR-H", 617, 1186024096)],
+)
+def test_published_sizes(name: str, entries: int, parameters: int) -> None:
+    options = xar.PRESETS[name]
+    shapes = official_shapes(options)
+    assert len(shapes) == entries
+    config = xar.configuration(official(xar.Options, options, name))
+    network = meta(lambda: VelocityModel(config))
+    assert parameter_count(network) == parameters
+    tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    load(network, our_tensors(tensors, config, name), name)  # strict both ways
+    for key in ("decoder_blocks.0.mlp.fc1_x.bias", "pred.bias", "z_proj_ln.weight"):
+        fewer = {k: v for k, v in tensors.items() if k != key}
+        with pytest.raises(CheckpointError):
+            load(network, our_tensors(fewer, config, name), name)
+    with pytest.raises(CheckpointError, match=r"'blocks\.0\.norm'"):
+        our_tensors({**tensors, "blocks.0.norm": tensors["pred.bias"]}, config, name)
+
+
+def test_a_file_tells_its_sizes() -> None:
+    tensors = official_tensors(TINY)
+    alone, told = (xar.convert(tensors, given, "x.pth") for given in ({}, TINY))
+    assert alone.network.config == told.network.config
+    assert alone.component == "transformer" and alone.image_size == 256
+    config = alone.network.config
+    assert (config.order, config.grid, config.classes) == ("cell:4", (1, 16, 16), 1000)
+    assert [(s.depth, s.heads, s.mlp_width) for s in config.stacks] == [(2, 2, 85), (1, 4, 85)]
+    bare = {k: v for k, v in tensors.items() if "rope" not in k and k != "mask"}
+    named = xar.convert(bare, TINY, "x.pth").network
+    assert torch.equal(named.stacks[0].places, alone.network.stacks[0].places)
+    with pytest.raises(ConfigError, match="encoder_num_heads"):
+        xar.convert(bare, {}, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder_head": 2}, "encoder_num_heads"),
+        ({"clusters": 4}, "clusters=4, but its file says 16"),
+        ({"encoder_num_heads": 4}, "encoder_num_heads=4, but its file says 2"),
+        ({"encoder_depth": "two"}, "encoder_depth"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        xar.convert(official_tensors(TINY), options, "x.pth")
+
+
+@pytest.mark.parametrize("clusters", [0, 5, 9])
+def test_clusters_that_are_no_cells(clusters: int) -> None:
+    tensors = official_tensors(TINY)
+    del tensors["mask"]
+    with pytest.raises(ConfigError, match=f"clusters={clusters} does not cut a latent of 16x16"):
+        xar.convert(tensors, {"clusters": clusters}, "x.pth")
+
+
+def test_only_its_own_files_are_recognised() -> None:
+    shapes = shapes_of(official_tensors(TINY))
+    assert [part.system for part in parts() if part.recognise(shapes)] == ["xar"]
+    mar = {k.replace("ada_lin.1", "norm1"): v for k, v in shapes.items()}
+    assert not xar.recognise(mar)
+
+
+def test_the_published_settings() -> None:
+    for name, steps, scale in (("xAR-B", 40, 2.7), ("xAR-L", 50, 2.3), ("xAR-H", 50, 2.2)):
+        sampling = xar.sampling_of(xar.PRESETS[name]["encoder_embed_dim"])
+        assert (sampling.steps, sampling.guidance_scale) == (steps, scale)
+        assert sampling.guidance_ramp == "linear"

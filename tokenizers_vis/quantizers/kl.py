@@ -1,0 +1,78 @@
+"""The continuous bottleneck: a normal distribution for every place (VAE, arXiv 1312.6114).
+
+The encoder gives mean and log-variance, (..., 2C), the mean first; a latent is the mean or a
+sample, times a constant that brings latents near unit variance for a generator. There are no
+codes. Spec: KL-16 of MAR and xAR has 16 channels and the scale 0.2325.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmgen.errors import ConfigError, UserError
+from mmgen.tokenizers_vis.protocol import Quantized
+
+LOG_VARIANCES = (-30.0, 20.0)  # the range that the log-variance is clamped to
+
+
+@dataclass(frozen=True)
+class KLConfig:
+    """A normal posterior.
+
+    Args:
+        channels: width of a latent.
+        scale: what latents are multiplied by for a generator.
+    """
+
+    kind: Literal["kl"] = "kl"
+    channels: int = 16
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or not self.scale > 0:
+            raise ConfigError("A KL bottleneck needs channels of at least 1 and a scale above 0.")
+
+
+class KL(nn.Module):
+    """Posterior of the encoder's moments; it has no parameters and no codebook."""
+
+    def __init__(self, config: KLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codebook_size: int | None = None
+        self.channels = config.channels
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Take the mean of moments z (..., 2C); there are no indices and no losses."""
+        return Quantized(self.posterior(z)[0], None)
+
+    def posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (..., C) of moments z (..., 2C)."""
+        mean, log_variance = z.chunk(2, dim=-1)
+        return mean, torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCES))
+
+    def latents(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return scaled latents (..., C) of moments z (..., 2C).
+
+        Args:
+            z: float.
+            noise: (..., C) standard normal, for a sample; None: the mean.
+        """
+        mean, deviation = self.posterior(z)
+        return (mean if noise is None else mean + deviation * noise) * self.config.scale
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Return what the decoder takes, (..., C), from scaled latents (..., C)."""
+        return latents / self.config.scale
+
+    def assign(self, z: Tensor) -> Tensor:
+        """Refuse: there are no codes."""
+        raise UserError("A KL tokenizer has latents and no codes; choose a discrete tokenizer.")
+
+    def embed(self, indices: Tensor) -> Tensor:
+        """Refuse: there are no codes."""
+        return self.assign(indices)
