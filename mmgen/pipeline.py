@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from mmgen.models.text import TextTokenizer
     from mmgen.models.text_features import TextEncoder
     from mmgen.models.unified import UnifiedModel
+    from mmgen.models.velocity import VelocityModel
     from mmgen.sample.engine import Step
+    from mmgen.sample.flow import Solver
     from mmgen.sample.guidance import Ramp
 
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
@@ -54,7 +56,7 @@ class PipelineOutput:
 
     Args:
         images: one a seed; empty if clips were drawn.
-        codes: (B, t, h, w) long.
+        codes: (B, t, h, w) long, or latents (B, t, h, w, C).
         seeds: the seed of each picture; with the recipe it draws the picture again.
         recipes: what `mmgen` writes into a picture's metadata, one a picture.
         frames: the frames of each clip, one list a seed; empty if pictures were drawn.
@@ -81,7 +83,7 @@ class Pipeline:
         self,
         text: TextTokenizer | TextEncoder | None,
         vision: Any,
-        transformer: UnifiedModel | ConditionalModel,
+        transformer: UnifiedModel | ConditionalModel | VelocityModel,
         info: PipelineInfo,
     ) -> None:
         self.text, self.transformer, self.info = text, transformer, info
@@ -169,6 +171,8 @@ class Pipeline:
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
+        solver: Solver | None = None,
         reproducible: bool = False,
         output_type: OutputType = "pil",
         progress: Callable[[int, int], None] | None = None,
@@ -194,6 +198,9 @@ class Pipeline:
             top_k: keep the k likeliest tokens (0: all).
             top_p: keep the likeliest tokens that make up this share.
             min_p: keep tokens at least this likely, relative to the likeliest.
+            num_inference_steps: of the solver, for weights that draw latents; a list gives each
+                block its own number.
+            solver: "euler", "heun" or "euler-maruyama", for the same weights.
             reproducible: decode pictures one at a time, so that a picture is the same, token for
                 token, in any batch.
             output_type: "codes" skips the pixel decoder and leaves `images` and `frames` empty.
@@ -221,6 +228,8 @@ class Pipeline:
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
+            num_inference_steps=num_inference_steps,
+            solver=solver,
             reproducible=reproducible,
         )
         codes = self._codes(request, progress)
@@ -242,7 +251,7 @@ class Pipeline:
         return self._side_by_side([self._steps(part) for part in self._parts(request)])
 
     def render(self, codes: Tensor) -> list[Image.Image]:
-        """Decode codes (B, t, h, w) to pictures."""
+        """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
         from mmgen.sample.pictures import to_pil
 
         return [image for pixels in self._decoded(codes) for image in to_pil(pixels)]
@@ -269,7 +278,8 @@ class Pipeline:
         together = min(request.BATCH, DECODED_PIXELS // self.info.image_size**2)
         with torch.inference_mode():
             for part in torch.split(codes, max(1, together)):
-                yield self.vision.decode(Codes(indices=part))
+                latent = part.is_floating_point()
+                yield self.vision.decode(Codes(None, part) if latent else Codes(part))
 
     def caption(
         self,
@@ -319,6 +329,8 @@ class Pipeline:
         seed: int | list[int] | None = None,
         unit: str | None = None,
         order: str | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
+        solver: Solver | None = None,
         reproducible: bool = False,
         **drawing: Any,
     ) -> Request:
@@ -326,13 +338,13 @@ class Pipeline:
 
         Args:
             prompt, class_labels, negative_prompt, num_images_per_prompt, seed, unit, order,
-                reproducible: as in a call.
+                num_inference_steps, solver, reproducible: as in a call.
             drawing: guidance and filters of a call.
 
         Raises:
             UserError: as in a call.
         """
-        from mmgen.deciders import sub_tokens_of
+        from mmgen.deciders import flow_of, sub_tokens_of
         from mmgen.noise import picture_seeds
         from mmgen.prefixes import check_subjects
 
@@ -340,6 +352,7 @@ class Pipeline:
         count = sub_tokens_of(self)
         each = settings_of(self.info.sampling, count, **drawing)
         settings, sub_tokens = each[0], each if count > 1 else ()
+        flow = flow_of(self, solver, num_inference_steps, drawing)
         if negative_prompt and not settings.guidance.enabled:
             raise ConfigError(
                 "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
@@ -350,17 +363,21 @@ class Pipeline:
         seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
         negative = negative_prompt or ""
         request = Request(
-            subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens
+            subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens, flow
         )
         check_subjects(self, request)
         return request
 
     def _parts(self, request: Request) -> list[Request]:
         """What is decoded together."""
-        config = self.transformer.config.backbone
+        config: Any = self.transformer.config
+        stacks = config.stacks if hasattr(config, "stacks") else (config.backbone,)
+        width = sum(s.depth * s.kv_head_count * s.head_dim for s in stacks)
         rows = request.plan.rows + self.prefix_rows
         branches = 2 if request.guided else 1
-        each = 8 * branches * rows * config.depth * config.kv_head_count * config.head_dim
+        each = 8 * branches * rows * width
+        if request.flow:  # and what adaLN makes of a label at every time
+            each += 24 * width * sum(map(len, request.flow.all_times(len(request.plan.sizes))))
         return request.parts(max(1, CACHE_BYTES // each))
 
     def _codes(self, request: Request, progress: Callable[[int, int], None] | None) -> Tensor:

@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from mmgen.errors import ConfigError
 from mmgen.models.backbone import Backbone, BackboneConfig, Modulation, make_norm
 from mmgen.models.cache import KVCache
+from mmgen.models.conditions import ClassConfig
 from mmgen.models.decodable import Prefix
 from mmgen.models.flow import FlowDraws, Noised, add_noise, time_level
 from mmgen.models.plan import Plan, compile_plan
 from mmgen.models.rope import Rope, rope_table
 from mmgen.models.rows import Cursor, Rows, row_mask
 from mmgen.models.schedule import Schedule, make_schedule
+from mmgen.models.units import Unit, find_unit
 from mmgen.saving import Saved
 
 
@@ -77,6 +79,25 @@ class VelocityConfig:
     def width(self) -> int:
         """W."""
         return self.stacks[0].width
+
+    @property
+    def condition(self) -> ClassConfig:
+        """What a picture is conditioned on."""
+        return ClassConfig(classes=self.classes)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The one schedule; its name is the first word of the order."""
+        name = self.order.split(":")[0]
+        return (Unit(name, self.order, "self", continuous=True),)
+
+    def unit(self, name: str) -> Unit:
+        """The unit of that name.
+
+        Raises:
+            ConfigError: the weights were not trained on it.
+        """
+        return find_unit(self.units, name)
 
 
 class Conditions(NamedTuple):
