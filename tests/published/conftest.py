@@ -1,9 +1,8 @@
-"""Lets the tests beside this file find what they share, here and one folder up."""
+"""Lets the tests beside this file find their helpers, here and in the folder above."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
