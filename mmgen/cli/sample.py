@@ -89,6 +89,8 @@ def sample(
     ] = None,
 ) -> None:
     """Draw what the prompts say, or classes. Several pictures also make a labelled sheet."""
+    if not prompts and not classes:
+        raise UserError("There is nothing to draw; give a prompt, or --class NUMBER.")
     if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
     if threads is not None and threads < 1:
