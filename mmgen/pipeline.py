@@ -26,7 +26,7 @@ from mmgen.pipeline_folder import (
     load_parts,
     read_info,
 )
-from mmgen.request import Request, choose_schedule, random_seed, settings_of, subjects_of
+from mmgen.request import Frames, Request, choose_schedule, random_seed, settings_of, subjects_of
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +157,7 @@ class Pipeline:
         prompt: str | list[str] | None = None,
         *,
         class_labels: int | Sequence[int] | None = None,
+        frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         guidance_scale: float | Sequence[float] | None = None,
@@ -179,6 +180,8 @@ class Pipeline:
             prompt: one text or several; "" asks for anything.
             class_labels: one class or several, for weights that draw classes; the number of
                 classes itself asks for none in particular.
+            frames: the first frames of clips, (B, 3, T, H, W) in [-1, 1], for weights that go on
+                from them.
             negative_prompt: what guidance leads away from (default: no caption).
             num_images_per_prompt: pictures for each prompt or class.
             guidance_scale: 1 switches guidance off. Where a code is drawn in sub-tokens, a list
@@ -209,6 +212,7 @@ class Pipeline:
         request = self.request(
             prompt,
             class_labels=class_labels,
+            frames=frames,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
             guidance_scale=guidance_scale,
@@ -314,6 +318,7 @@ class Pipeline:
         prompt: str | list[str] | None = None,
         *,
         class_labels: int | Sequence[int] | None = None,
+        frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         seed: int | list[int] | None = None,
@@ -325,8 +330,8 @@ class Pipeline:
         """Check the arguments of a call and fill in the defaults.
 
         Args:
-            prompt, class_labels, negative_prompt, num_images_per_prompt, seed, unit, order,
-                reproducible: as in a call.
+            prompt, class_labels, frames, negative_prompt, num_images_per_prompt, seed, unit,
+                order, reproducible: as in a call.
             drawing: guidance and filters of a call.
 
         Raises:
@@ -336,7 +341,7 @@ class Pipeline:
         from mmgen.noise import picture_seeds
         from mmgen.prefixes import check_subjects
 
-        subjects = subjects_of(prompt, class_labels, num_images_per_prompt)
+        subjects = subjects_of(prompt, class_labels, num_images_per_prompt, frames)
         count = sub_tokens_of(self)
         each = settings_of(self.info.sampling, count, **drawing)
         settings, sub_tokens = each[0], each if count > 1 else ()
@@ -388,13 +393,13 @@ class Pipeline:
         import torch
 
         from mmgen.deciders import decider_of
-        from mmgen.prefixes import prefix_of
+        from mmgen.prefixes import extra_ids, given_codes, prefix_of
         from mmgen.sample.engine import decode
 
         seeds, unit = torch.tensor(request.seeds), request.unit.name
         with torch.inference_mode():
-            prefix = prefix_of(self, request)
-        return decode(
+            prefix, given = prefix_of(self, request), given_codes(self, request)
+        steps = decode(
             self.transformer,
             prefix,
             request.plan,
@@ -402,7 +407,12 @@ class Pipeline:
             seeds,
             request.settings,
             decider=decider_of(self, request, seeds),
+            given=given,
         )
+        if not extra_ids(self):
+            return steps
+        clean = self.transformer.codes_of  # type: ignore[union-attr]
+        return (replace(step, codes=clean(step.codes)) for step in steps)
 
     @property
     def prefix_rows(self) -> int:
