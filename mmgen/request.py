@@ -197,17 +197,17 @@ def settings_of(
     from mmgen.sample.engine import DecodeSettings
     from mmgen.sample.guidance import Guidance
 
-    filters = {
-        "top_k": _first(top_k, usual.top_k),
-        "top_p": _first(top_p, usual.top_p),
-        "min_p": _first(min_p, usual.min_p),
-    }
+    draw = DrawSettings(
+        top_k=_first(top_k, usual.top_k),
+        top_p=_first(top_p, usual.top_p),
+        min_p=_first(min_p, usual.min_p),
+    )
     start, stop = guidance_interval or (0.0, None)
     ramp = guidance_ramp or usual.guidance_ramp
     warmth = _first(temperature, usual.temperature)
     scale = _first(guidance_scale, usual.guidance_scale)
     return tuple(
-        DecodeSettings(DrawSettings(t, **filters), Guidance(s, start, stop, ramp=ramp))
+        DecodeSettings(replace(draw, temperature=t), Guidance(s, start, stop, ramp=ramp))
         for t, s in zip(
             _spread("temperature", warmth, sub_tokens), _spread("guidance_scale", scale, sub_tokens)
         )
