@@ -185,7 +185,6 @@ def test_orders_refuses(mmgen: Commands, tmp_path: Path) -> None:
 USAGE = [
     ((), ""),
     (("sampel",), "No such command 'sampel'"),
-    (("sample",), "Missing argument"),
     (("sample", "a cat", "--sede", "1"), "No such option: --sede"),
     (("sample", "a cat", "--seed", "one"), "Invalid value for '--seed'"),
     (("sample", "a cat", "-n", "1.5"), "Invalid value for '-n' / '--count'"),
@@ -207,6 +206,11 @@ def test_wrong_usage_is_plain(
     assert done.code == 2 and said in told and told.startswith(("Usage:", "Error:")), done
     assert "Traceback" not in told and "╭" not in told
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_draw_is_said(mmgen: Commands, tmp_path: Path) -> None:
+    done = mmgen("sample", cwd=tmp_path)  # a prompt is no must: class labels draw, too
+    assert_one_sentence(done, "There is nothing to draw; give a prompt, or class labels.")
 
 
 def test_the_folder_of_a_run_names_its_pipeline(
