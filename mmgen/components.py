@@ -14,6 +14,7 @@ from mmgen.saving import CONFIG_FILE
 CLASSES = {
     "CausalVideoTokenizer": "mmgen.tokenizers_vis.causal_video",
     "ConditionalModel": "mmgen.models.conditional",
+    "FactorizedModel": "mmgen.models.factorized",
     "ConvTokenizer": "mmgen.tokenizers_vis.conv",
     "LarpTokenizer": "mmgen.tokenizers_vis.larp",
     "SeedTokenizer": "mmgen.tokenizers_vis.seed",

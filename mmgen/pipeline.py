@@ -159,13 +159,13 @@ class Pipeline:
         class_labels: int | Sequence[int] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guidance_ramp: Ramp | None = None,
         seed: int | list[int] | None = None,
         unit: str | None = None,
         order: str | None = None,
-        temperature: float | None = None,
+        temperature: float | Sequence[float] | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -181,7 +181,8 @@ class Pipeline:
                 classes itself asks for none in particular.
             negative_prompt: what guidance leads away from (default: no caption).
             num_images_per_prompt: pictures for each prompt or class.
-            guidance_scale: 1 switches guidance off.
+            guidance_scale: 1 switches guidance off. Where a code is drawn in sub-tokens, a list
+                gives each its own scale, and likewise its own temperature.
             guidance_interval: guide only between these shares of the decided tokens, such as
                 (0.1, 0.8); default: everywhere.
             guidance_ramp: "linear" and "cosine" let the scale grow from 1 to its value on the way;
@@ -331,11 +332,14 @@ class Pipeline:
         Raises:
             UserError: as in a call.
         """
+        from mmgen.deciders import sub_tokens_of
         from mmgen.noise import picture_seeds
         from mmgen.prefixes import check_subjects
 
         subjects = subjects_of(prompt, class_labels, num_images_per_prompt)
-        settings = settings_of(self.info.sampling, **drawing)
+        count = sub_tokens_of(self)
+        each = settings_of(self.info.sampling, count, **drawing)
+        settings, sub_tokens = each[0], each if count > 1 else ()
         if negative_prompt and not settings.guidance.enabled:
             raise ConfigError(
                 "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
@@ -345,7 +349,9 @@ class Pipeline:
         chosen, plan = choose_schedule(self.transformer.config, self.grid, unit, order)
         seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
         negative = negative_prompt or ""
-        request = Request(subjects, negative, seeds, chosen, plan, settings, reproducible)
+        request = Request(
+            subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens
+        )
         check_subjects(self, request)
         return request
 
@@ -353,7 +359,7 @@ class Pipeline:
         """What is decoded together."""
         config = self.transformer.config.backbone
         rows = request.plan.rows + self.prefix_rows
-        branches = 2 if request.settings.guidance.enabled else 1
+        branches = 2 if request.guided else 1
         each = 8 * branches * rows * config.depth * config.kv_head_count * config.head_dim
         return request.parts(max(1, CACHE_BYTES // each))
 
@@ -381,13 +387,22 @@ class Pipeline:
     def _steps(self, request: Request) -> Iterator[Step]:
         import torch
 
+        from mmgen.deciders import decider_of
         from mmgen.prefixes import prefix_of
         from mmgen.sample.engine import decode
 
         seeds, unit = torch.tensor(request.seeds), request.unit.name
         with torch.inference_mode():
             prefix = prefix_of(self, request)
-        return decode(self.transformer, prefix, request.plan, unit, seeds, request.settings)
+        return decode(
+            self.transformer,
+            prefix,
+            request.plan,
+            unit,
+            seeds,
+            request.settings,
+            decider=decider_of(self, request, seeds),
+        )
 
     @property
     def prefix_rows(self) -> int:

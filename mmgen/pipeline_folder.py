@@ -24,11 +24,14 @@ DEFAULT = "emoji-64"
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What a call uses where it is silent; see `DrawSettings`, `Guidance` and `FlowSettings`."""
+    """What a call uses where it is silent; see `DrawSettings`, `Guidance` and `FlowSettings`.
+
+    Where a code is drawn in sub-tokens, a list of scales or temperatures gives each its own.
+    """
 
     unit: str | None = None
-    guidance_scale: float = 3.0
-    temperature: float = 1.0
+    guidance_scale: float | tuple[float, ...] = 3.0
+    temperature: float | tuple[float, ...] = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
@@ -39,8 +42,8 @@ class SamplingDefaults:
     def __post_init__(self) -> None:
         """Refuse what a call would refuse."""
         ranges = (
-            ("guidance_scale", self.guidance_scale >= 0, "0 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
+            ("guidance_scale", _smallest(self.guidance_scale) >= 0, "0 or more"),
+            ("temperature", _smallest(self.temperature) >= 0, "0 or more"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", 0 <= self.min_p < 1, "0 (off) or more and below 1"),
@@ -48,6 +51,10 @@ class SamplingDefaults:
         for name, good, what in ranges:
             if not good:
                 raise ConfigError(f"{name} must be {what}, not {getattr(self, name)}.")
+
+
+def _smallest(value: float | tuple[float, ...]) -> float:
+    return min(value, default=-1.0) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

@@ -70,14 +70,14 @@ def prefix_of(pipe: Pipeline, request: Request) -> Prefix:
     model = pipe.transformer
     if isinstance(model, UnifiedModel):
         return _text_prefix(pipe, model, request)
-    return model.prefix(_given(pipe, request), request.settings.guidance.enabled)
+    return model.prefix(_given(pipe, request), request.guided)
 
 
 def _text_prefix(pipe: Pipeline, model: UnifiedModel, request: Request) -> Prefix:
     from mmgen.sample.engine import text_prefix
 
     text: TextTokenizer = pipe.text  # type: ignore[assignment]
-    guided, count = request.settings.guidance.enabled, len(request.subjects)
+    guided, count = request.guided, len(request.subjects)
     texts = [*map(str, request.subjects), *[request.negative] * (count * guided)]
     ids, valid = text.encode(texts, model.config.max_text)
     ids, valid = ids.to(pipe.device), valid.to(pipe.device)

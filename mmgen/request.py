@@ -34,7 +34,11 @@ class Trained(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """B subjects and seeds, one schedule, one set of settings."""
+    """B subjects and seeds, one schedule, one set of settings.
+
+    Where codes are drawn in sub-tokens, `sub_tokens` has the settings of each, and `settings` are
+    those of the first.
+    """
 
     subjects: list[Subject]
     negative: str
@@ -43,6 +47,12 @@ class Request:
     plan: Plan
     settings: DecodeSettings
     reproducible: bool
+    sub_tokens: tuple[DecodeSettings, ...] = ()
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is an unconditional branch."""
+        return any(own.guidance.enabled for own in (self.settings, *self.sub_tokens))
 
     def parts(self, together: int | None = None) -> list[Request]:
         """What is decoded together: `together` pictures (default: `BATCH`), or one if reproducible.
@@ -69,10 +79,10 @@ class Request:
             "seed": self.seeds[i],
             "unit": self.unit.name,
             "order": self.plan.schedule.order,
-            "guidance_scale": guidance.scale,
+            "guidance_scale": [own.guidance.scale for own in self.sub_tokens] or guidance.scale,
             "guidance_interval": None if guidance.stop is None else [guidance.start, guidance.stop],
             "guidance_ramp": guidance.ramp,
-            "temperature": draw.temperature,
+            "temperature": [own.draw.temperature for own in self.sub_tokens] or draw.temperature,
             "top_k": draw.top_k,
             "top_p": draw.top_p,
             "min_p": draw.min_p,
@@ -120,33 +130,53 @@ def _labels(labels: int | Sequence[int]) -> list[int]:
 
 def settings_of(
     usual: SamplingDefaults,
+    sub_tokens: int = 1,
     *,
-    guidance_scale: float | None = None,
+    guidance_scale: float | Sequence[float] | None = None,
     guidance_interval: tuple[float, float] | None = None,
     guidance_ramp: Ramp | None = None,
-    temperature: float | None = None,
+    temperature: float | Sequence[float] | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
-) -> DecodeSettings:
-    """The settings of a call over a pipeline's defaults.
+) -> tuple[DecodeSettings, ...]:
+    """The settings of a call over a pipeline's defaults, for each sub-token of a code.
 
     Raises:
-        ConfigError: a value outside its range.
+        ConfigError: a value outside its range, or a list of another length.
     """
     from mmgen.sample.draw import DrawSettings
     from mmgen.sample.engine import DecodeSettings
     from mmgen.sample.guidance import Guidance
 
-    draw = DrawSettings(
-        temperature=_first(temperature, usual.temperature),
-        top_k=_first(top_k, usual.top_k),
-        top_p=_first(top_p, usual.top_p),
-        min_p=_first(min_p, usual.min_p),
-    )
+    filters = {
+        "top_k": _first(top_k, usual.top_k),
+        "top_p": _first(top_p, usual.top_p),
+        "min_p": _first(min_p, usual.min_p),
+    }
     start, stop = guidance_interval or (0.0, None)
+    ramp = guidance_ramp or usual.guidance_ramp
+    warmth = _first(temperature, usual.temperature)
     scale = _first(guidance_scale, usual.guidance_scale)
-    return DecodeSettings(draw, Guidance(scale, start, stop, ramp=guidance_ramp or "constant"))
+    return tuple(
+        DecodeSettings(DrawSettings(t, **filters), Guidance(s, start, stop, ramp=ramp))
+        for t, s in zip(
+            _spread("temperature", warmth, sub_tokens), _spread("guidance_scale", scale, sub_tokens)
+        )
+    )
+
+
+def _spread(name: str, value: float | Sequence[float], count: int) -> list[float]:
+    """One value for each sub-token of a code, given one for all of them or a list."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * count  # type: ignore[list-item]
+    if len(value) != count:
+        what = f"{count} sub-tokens" if count > 1 else "no sub-tokens"
+        raise ConfigError(
+            f"{name} has {len(value)} values, but a code of these weights has {what}; give one "
+            f"value{f', or {count}' if count > 1 else ''}."
+        )
+    return list(value)
 
 
 def choose_schedule(

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgen.config import later
 from mmgen.errors import ConfigError
 from mmgen.models.cache import KVCache
 from mmgen.models.rope import Rope, rotate
@@ -39,6 +40,7 @@ class BackboneConfig:
         dropout: on the output of attention and MLP, in training.
         adaln: a condition gates, scales and shifts the two branches of every block (adaLN, DiT,
             arXiv 2212.09748); their norms then have no weights of their own.
+        adaln_norm_weights: they have them all the same (IBQ's generators were trained so).
     """
 
     width: int = 256
@@ -52,7 +54,8 @@ class BackboneConfig:
     bias: bool = False
     qk_norm: bool = True
     dropout: float = 0.0
-    adaln: bool = False
+    adaln: bool = later(False)
+    adaln_norm_weights: bool = later(False)
 
     def __post_init__(self) -> None:
         """Refuse heads that do not divide."""
@@ -182,9 +185,10 @@ class Block(nn.Module):
 
     def __init__(self, config: BackboneConfig, index: int) -> None:
         super().__init__()
-        self.attention_norm = make_norm(config, weighted=not config.adaln)
+        weighted = config.adaln_norm_weights or not config.adaln
+        self.attention_norm = make_norm(config, weighted)
         self.attention = Attention(config, index)
-        self.mlp_norm = make_norm(config, weighted=not config.adaln)
+        self.mlp_norm = make_norm(config, weighted)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
         if config.adaln:

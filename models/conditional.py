@@ -1,4 +1,4 @@
-"""A picture or a clip behind its condition: LlamaGen's and NAR's transformers, and ours like them.
+"""A picture or a clip behind its condition: transformers as of LlamaGen, NAR, NBP and IBQ.
 
 The sequence is the condition's rows (one for a class, one for each word of a caption; causal),
 then the rows of a plan. Each direction of the head has its own norm and matrix and may read its own
@@ -12,87 +12,30 @@ Shapes: B batch, T condition rows, R rows, N slots, W width, K codes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgen.errors import ConfigError
-from mmgen.models.backbone import Backbone, BackboneConfig
+from mmgen.models.adaln import AdaptiveNorm, tell
+from mmgen.models.backbone import Backbone
 from mmgen.models.cache import KVCache
-from mmgen.models.conditions import ConditionConfig, Given, make_condition
+from mmgen.models.conditional_config import ANY, ConditionalConfig, Tap
+from mmgen.models.conditions import Given, make_condition
 from mmgen.models.decodable import Prefix
-from mmgen.models.heads import MatrixHead, resolve_prefix
+from mmgen.models.heads import MatrixHead, ProjectedCodes, resolve_prefix
 from mmgen.models.plan import NONE, Input, Plan
 from mmgen.models.rope import Rope, axis_pairs, rope_table
 from mmgen.models.rows import Cursor, Embedded, Rows, concatenate, row_mask
-from mmgen.models.units import Unit, find_unit, plan_for
 from mmgen.models.words import WordCondition
 from mmgen.saving import Saved
 
-ANY = "any"  # the direction of a head that speaks for all of them
+__all__ = ["ANY", "ConditionalConfig", "ConditionalModel", "States", "Tap"]
+
 NOWHERE = -1.0  # coordinates of a row that has no place: its rotary tables are zero
 States = dict[str, Tensor]  # hidden states (B, R, W) that each direction of the head reads
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A direction of the head, and how many blocks it stands on; `ANY` stands alone."""
-
-    direction: str
-    depth: int
-
-
-@dataclass(frozen=True)
-class ConditionalConfig:
-    """Sizes of a `ConditionalModel`.
-
-    Args:
-        backbone: the transformer.
-        condition: what stands before the picture.
-        codebook_size: K.
-        grid: (t, h, w) of the pictures it was trained on.
-        units: the schedules it was trained on; the first is the default.
-        taps: the head's directions; all those that the units need.
-        positions: "tyx" and "yx" are rotary over three axes or the picture's two, "learned" is a
-            table over condition and grid, "order" one over the places of the sequence.
-        longest: rows of the table of "order".
-        rope_base: see `models/rope.py`.
-        silent_condition: the rotary tables of condition rows are zero and not the identity, so
-            that only their values speak (LlamaGen and NAR were trained so).
-    """
-
-    backbone: BackboneConfig
-    condition: ConditionConfig
-    codebook_size: int
-    grid: tuple[int, int, int]
-    units: tuple[Unit, ...]
-    taps: tuple[Tap, ...]
-    positions: Literal["tyx", "yx", "learned", "order"] = "tyx"
-    longest: int = 0
-    rope_base: float = 100.0
-    silent_condition: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse heads that do not stand on the backbone, or that a unit would miss."""
-        if any(not 0 < tap.depth <= self.backbone.depth for tap in self.taps):
-            raise ConfigError(f"taps must stand on 1 to {self.backbone.depth} blocks.")
-        if [tap.direction for tap in self.taps] == [ANY] and self.units:
-            return
-        spoken = {name for unit in self.units for name in plan_for(unit, self.grid).heads}
-        missing = sorted(spoken - {tap.direction for tap in self.taps})
-        if missing or not self.units:
-            raise ConfigError(f"taps needs the direction '{missing[0]}'." if missing else "no unit")
-
-    def unit(self, name: str) -> Unit:
-        """The unit of that name.
-
-        Raises:
-            ConfigError: the weights were not trained on it.
-        """
-        return find_unit(self.units, name)
 
 
 class ConditionalModel(nn.Module, Saved):
@@ -106,9 +49,7 @@ class ConditionalModel(nn.Module, Saved):
         width = config.backbone.width
         self.backbone = Backbone(config.backbone)
         self.condition = make_condition(config.condition, width)
-        vocabulary = config.codebook_size + config.condition.extra_ids
-        self.code_embedding = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.code_embedding.weight, std=0.02)
+        self.code_embedding = self.make_code_embedding()
         self.places: nn.Embedding | None = None
         if config.positions in ("learned", "order"):
             t, h, w = config.grid
@@ -116,8 +57,27 @@ class ConditionalModel(nn.Module, Saved):
             self.places = nn.Embedding(config.longest or in_grid, width)
             nn.init.normal_(self.places.weight, std=0.02)
         self.depths = tuple(sorted({tap.depth for tap in config.taps}))
-        names = tuple(tap.direction for tap in config.taps)
-        self.head = MatrixHead(config.backbone, names, vocabulary)
+        self.last_norm = AdaptiveNorm(config.backbone) if config.backbone.adaln else None
+        self.head = self.make_head()
+
+    def make_code_embedding(self) -> nn.Module:
+        """What ids of codes become on their way in."""
+        config, width = self.config, self.config.backbone.width
+        if config.code_channels:
+            return ProjectedCodes(config.codebook_size, config.code_channels, width)
+        table = nn.Embedding(self._vocabulary, width)
+        nn.init.normal_(table.weight, std=0.02)
+        return table
+
+    def make_head(self) -> Any:
+        """What turns hidden states into logits."""
+        names = tuple(tap.direction for tap in self.config.taps)
+        normed = self.last_norm is None
+        return MatrixHead(self.config.backbone, names, self._vocabulary, normed=normed)
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.config.codebook_size + self.config.condition.extra_ids
 
     # -- training ------------------------------------------------------------------------------
 
@@ -176,6 +136,8 @@ class ConditionalModel(nn.Module, Saved):
         block = torch.arange(count, device=rows.x.device) if rows.block is None else rows.block
         place = NOWHERE if self.config.silent_condition else 0.0
         x = rows.x if self.places is None else rows.x + self.places.weight[:count]
+        last = self.last_norm
+        told = tell(rows.x[:, 0], self.backbone, last) if last else None
         return Prefix(
             Rows(
                 x=x,
@@ -184,8 +146,9 @@ class ConditionalModel(nn.Module, Saved):
                 lane=torch.zeros_like(block),
                 valid=rows.valid,
                 blind=rows.blind,
+                told=told,
             ),
-            Cursor(torch.zeros(batch, device=x.device), count),
+            Cursor(torch.zeros(batch, device=x.device), count, told),
             guided,
         )
 
@@ -209,6 +172,7 @@ class ConditionalModel(nn.Module, Saved):
             block=(cursor.block + plan.block[chosen]).to(device),
             lane=plan.lane[chosen].to(device),
             valid=torch.ones(batch, len(chosen), dtype=torch.bool, device=device),
+            told=cursor.told,
         )
 
     def codes_of(self, ids: Tensor) -> Tensor:
@@ -256,7 +220,10 @@ class ConditionalModel(nn.Module, Saved):
     def run(self, rows: Rows, cache: KVCache | None = None) -> States:
         """Hidden states of the rows at the depth of each direction; see `Decodable`."""
         mask = row_mask(rows, cache)
-        states = self.backbone.states(rows.x, self._rope(rows), mask, cache, self.depths)
+        rope, blocks = self._rope(rows), rows.told.blocks if rows.told else None
+        states = self.backbone.states(rows.x, rope, mask, cache, self.depths, blocks)
+        if self.last_norm and rows.told:
+            states = tuple(self.last_norm(x, rows.told.last) for x in states)
         if cache is not None:
             kept = int((rows.lane == 0).sum())
             cache.keep(rows.block[:kept], rows.valid[:, :kept])
@@ -267,11 +234,13 @@ class ConditionalModel(nn.Module, Saved):
         """(B, S, directions, W); see `Decodable`."""
         if self.head.directions == (ANY,):
             heads = (ANY,) * len(heads)
-        return self.head.queries(hidden, heads, reads)
+        said: Tensor = self.head.queries(hidden, heads, reads)
+        return said
 
     def logits(self, queries: Tensor, tables: Any = None) -> Tensor:
         """(B, S, directions, W) to (B, S, K) float32."""
-        return self.head.logits(queries)
+        logits: Tensor = self.head.logits(queries)
+        return logits
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of `capacity` rows."""

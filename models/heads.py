@@ -42,6 +42,28 @@ class CodeTable(nn.Module):
         return self.scale * shared + self.free.weight
 
 
+class ProjectedCodes(nn.Module):
+    """Codes enter as the vectors of the visual tokenizer's codebook, through an MLP (IBQ, ETT).
+
+    Args:
+        codes: K.
+        channels: C of the codebook.
+        width: W.
+    """
+
+    def __init__(self, codes: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.codebook = nn.Embedding(codes, channels)
+        self.inner = nn.Linear(channels, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(...) long to (..., W)."""
+        hidden = F.gelu(self.inner(self.codebook(codes)), approximate="tanh")
+        out: Tensor = self.out(hidden)
+        return out
+
+
 class CategoricalHead(nn.Module):
     """Logits over the visual codes from the rows that predict each slot.
 
@@ -118,12 +140,21 @@ class MatrixHead(nn.Module):
         backbone: for the width and the norm.
         directions: names of the heads, as in a plan.
         codes: K.
+        normed: with a norm; False where the hidden states have been through one already.
     """
 
-    def __init__(self, backbone: BackboneConfig, directions: tuple[str, ...], codes: int) -> None:
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        directions: tuple[str, ...],
+        codes: int,
+        *,
+        normed: bool = True,
+    ) -> None:
         super().__init__()
         self.directions = directions
-        self.norms = nn.ModuleDict({name: make_norm(backbone) for name in directions})
+        norms = {name: make_norm(backbone) if normed else nn.Identity() for name in directions}
+        self.norms = nn.ModuleDict(norms)
         outs = {name: nn.Linear(backbone.width, codes, bias=False) for name in directions}
         for out in outs.values():
             nn.init.normal_(out.weight, std=0.02)

@@ -8,13 +8,16 @@ Training lays out a whole sequence at once; decoding feeds the same rows piece b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmgen.models.cache import KVCache
 from mmgen.models.plan import visible
+
+if TYPE_CHECKING:
+    from mmgen.models.adaln import Told
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Rows:
         valid: (B, R) bool, False for padding.
         blind: (B, R, R) bool, True where row r must not see row k of these rows although their
             blocks would let it; None: nowhere.
+        told: what adaLN tells all rows of each sequence; None: nothing.
     """
 
     x: Tensor
@@ -37,6 +41,7 @@ class Rows:
     lane: Tensor
     valid: Tensor
     blind: Tensor | None = None
+    told: Told | None = None
 
     def __len__(self) -> int:
         """R."""
@@ -71,10 +76,17 @@ class Embedded(NamedTuple):
 
 @dataclass
 class Cursor:
-    """Where the next segment begins: position (B,) float of each sequence, and block number."""
+    """Where the next segment begins.
+
+    Args:
+        position: (B,) float, of each sequence.
+        block: number of its first block.
+        told: what adaLN tells the rows that follow.
+    """
 
     position: Tensor
     block: int = 0
+    told: Told | None = None
 
 
 def concatenate(parts: list[Rows]) -> Rows:
@@ -88,6 +100,7 @@ def concatenate(parts: list[Rows]) -> Rows:
         lane=torch.cat([part.lane for part in parts]),
         valid=torch.cat([part.valid for part in parts], dim=1),
         blind=_join_blind(parts),
+        told=parts[0].told,
     )
 
 

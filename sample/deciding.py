@@ -20,7 +20,7 @@ from torch import Tensor
 from mmgen.models.decodable import Decodable
 from mmgen.noise import Purpose
 from mmgen.sample.draw import DrawSettings, draw
-from mmgen.sample.guidance import guide
+from mmgen.sample.guidance import Guidance, guide
 
 Noise = Callable[[int, Tensor, int], Tensor]  # (step, slots (n,), K) -> Gumbel noise (B, n, K)
 Feed = Callable[[int, Tensor, Any], Tensor]  # (step, values (B, N, ...), tables) -> (G, n, ...)
@@ -35,6 +35,7 @@ class Turn:
         slots: (n,) long, the slots to decide.
         values: (B, N) or (B, N, C), what is decided so far; not to be changed.
         scale: guidance of this step; None where there is no unconditional branch.
+        place: where a `Guidance` finds its scale: the arguments of `Guidance.scale_at`.
         tables: of the network's `tables()`.
         feed_rows: feeds the rows of a step, see `feed`.
     """
@@ -43,6 +44,7 @@ class Turn:
     slots: Tensor
     values: Tensor
     scale: float | None
+    place: tuple[int, int, int, int]
     tables: Any
     feed_rows: Feed
 
@@ -59,12 +61,18 @@ class Turn:
         values = self.values if values is None else values
         return self.feed_rows(self.step, values, self.tables if tables is None else tables)
 
-    def guided(self, said: Tensor) -> Tensor:
-        """Both branches (G, ...) to one (B, ...); the same tensor if there is only one."""
+    def guided(self, said: Tensor, guidance: Guidance | None = None) -> Tensor:
+        """Both branches (G, ...) to one (B, ...); the same tensor if there is only one.
+
+        Args:
+            said: conditional, then unconditional.
+            guidance: instead of the one of the whole decoding.
+        """
         if self.scale is None:
             return said
         conditional, unconditional = said.chunk(2)
-        return guide(conditional, unconditional, self.scale)
+        scale = guidance.scale_at(*self.place) if guidance else self.scale
+        return guide(conditional, unconditional, scale)
 
 
 class Decided(NamedTuple):

@@ -132,10 +132,9 @@ def decode(
     session = _Session(model, prefix, plan, unit, first)
     for step in range(first, plan.steps):
         slots = plan.slots_of_step(step)
-        scale = settings.guidance.scale_at(step, plan.steps, done, plan.schedule.slots)
-        turn = Turn(
-            step, slots, values, scale if prefix.guided else None, session.tables, session.feed
-        )
+        place = (step, plan.steps, done, plan.schedule.slots)
+        scale = settings.guidance.scale_at(*place) if prefix.guided else None
+        turn = Turn(step, slots, values, scale, place, session.tables, session.feed)
         decided = decider.decide(turn)
         values[:, slots] = decided.values
         known[slots] = True

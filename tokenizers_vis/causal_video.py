@@ -105,7 +105,7 @@ class CausalVideoTokenizer(nn.Module, Saved):
         super().__init__()
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)
-        self.codebook_size: int | None = self.quantizer.codebook_size
+        self.codebook_size = self.quantizer.codebook_size
         self.channels: int = self.quantizer.channels
         z_channels = config.z_channels or self.channels
         self.encoder = ClipEncoder(config, z_channels)

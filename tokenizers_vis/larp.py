@@ -93,7 +93,7 @@ class LarpTokenizer(nn.Module, Saved):
         super().__init__()
         self.config = config
         self.quantizer = build_quantizer(config.quantizer)
-        self.codebook_size: int = self.quantizer.codebook_size
+        self.codebook_size = self.quantizer.codebook_size
         self.channels: int = self.quantizer.channels
         wide, narrow = config.encoder.width, config.decoder.width
         self.patchify = nn.Conv3d(3, wide, config.patch, stride=config.patch)

@@ -39,7 +39,11 @@ def sample(
         str | None, typer.Option(help="Decoding order, such as subsample:2; see `mmgen orders`.")
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="How strongly the prompt pulls; 1: not at all.")
+        str | None,
+        typer.Option(
+            metavar="FLOAT[,FLOAT]",
+            help="How strongly the prompt pulls; 1: not at all. Several: one for each sub-token.",
+        ),
     ] = None,
     guidance_interval: Annotated[
         str | None,
@@ -48,7 +52,13 @@ def sample(
     guidance_ramp: Annotated[
         str | None, typer.Option(help="How guidance grows: constant, linear, cosine.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0: always the likeliest.")] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLOAT[,FLOAT]",
+            help="0: always the likeliest. Several: one for each sub-token.",
+        ),
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0: all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest share; 1: all.")] = None,
     min_p: Annotated[
@@ -87,13 +97,13 @@ def sample(
     settings: dict[str, Any] = {
         "negative_prompt": negative,
         "num_images_per_prompt": count,
-        "guidance_scale": guidance,
+        "guidance_scale": _numbers("--guidance", guidance),
         "guidance_interval": _interval(guidance_interval),
         "guidance_ramp": guidance_ramp,
         "seed": seed,
         "unit": unit,
         "order": order,
-        "temperature": temperature,
+        "temperature": _numbers("--temperature", temperature),
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
@@ -106,6 +116,17 @@ def sample(
     _say_what_was_cut(pipe, prompts or [])
     for file in files:
         typer.echo(file)
+
+
+def _numbers(option: str, words: str | None) -> float | list[float] | None:
+    """A number, or several between commas."""
+    if words is None:
+        return None
+    try:
+        numbers = [float(word) for word in words.split(",")]
+    except ValueError:
+        raise UserError(f"{option} is '{words}'; give a number, or several as 1.9,2.0.") from None
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _interval(words: str | None) -> tuple[float, float] | None:

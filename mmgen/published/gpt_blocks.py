@@ -99,12 +99,16 @@ def halves(tensors: Mapping[str, Tensor], config: BackboneConfig) -> dict[str, T
 
 
 def build(
-    config: ConditionalConfig, tensors: Mapping[str, Tensor], rules: keymap.Rules, where: str
+    config: ConditionalConfig,
+    tensors: Mapping[str, Tensor],
+    rules: keymap.Rules,
+    where: str,
+    kind: type[ConditionalModel] = ConditionalModel,
 ) -> ConditionalModel:
     """The network with its weights, on the device of the tensors; no random numbers are drawn."""
     device = next(iter(tensors.values())).device
     with torch.device("meta"):
-        network = ConditionalModel(config)
+        network = kind(config)
     network.to_empty(device=device)
     keymap.load(network, keymap.rename(tensors, rules, where), where)
     return network.eval()

@@ -1,0 +1,205 @@
+"""IBQ's class-conditional transformers (arXiv 2412.02692), as `ConditionalModel`.
+
+LlamaGen's network, whose class also speaks through adaLN. A file is a Lightning checkpoint that
+holds its tokenizer too. Official code: TencentARC/SEED-Voken, Apache-2.0. Spec: ett.md A4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isqrt
+from typing import Any
+
+from torch import Tensor
+
+from mmgen.errors import ConfigError
+from mmgen.models.conditional import ConditionalConfig, Tap
+from mmgen.models.conditions import ClassConfig
+from mmgen.models.units import Unit
+from mmgen.pipeline_folder import SamplingDefaults
+from mmgen.published import ibq
+from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
+from mmgen.published.gpt_images import PATCH, refuse_contradictions
+from mmgen.published.keymap import count
+from mmgen.published.options import official
+from mmgen.published.systems import Converted, Part, Shapes
+
+GENERATOR, TOKENIZER = "transformer.", "first_stage_model."  # what stands before their keys
+CLASSES = "class_emb.embedding_table.weight"
+TOKEN = Unit("token", "raster", "shift")
+RULES = (
+    *block_rules("blocks"),
+    (r"blocks\.(\d+)\.ada_lin\.1\.(weight|bias)", r"backbone.blocks.\1.modulation.\2"),
+    (r"class_emb\.embedding_table\.weight", "condition.table.weight"),
+    (r"embedding_projection\.fc1\.(weight|bias)", r"code_embedding.inner.\1"),
+    (r"embedding_projection\.fc2\.(weight|bias)", r"code_embedding.out.\1"),
+    (r"head_nm\.rmsnorm\.weight", "last_norm.norm.weight"),
+    (r"head_nm\.ada_lin\.1\.(weight|bias)", r"last_norm.modulation.\1"),
+    (r"head\.weight", "head.outs.x.weight"),
+)
+TABLE = (r"tok_emb\.weight", "code_embedding.weight")
+CODEBOOK = (r"tok_emb\.weight", "code_embedding.codebook.weight")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    name: {"n_layer": depth, "n_head": depth, "n_embd": width, "vocab_size": 16384}
+    for name, depth, width in (
+        ("IBQ-B", 16, 1024),
+        ("IBQ-L", 20, 1280),
+        ("IBQ-XL", 24, 1536),
+        ("IBQ-XXL", 30, 1920),
+    )
+}
+# Guidance and temperature of the published evaluation, by width.
+EVALUATION = {1024: (2.25, 1.1), 1280: (2.0, 1.0), 1536: (2.35, 1.15), 1920: (2.85, 1.2)}
+# Of training, or told by the sizes of the tensors.
+IGNORED = frozenset(
+    {
+        *("class", "cond_dim", "multiple_of", "ffn_dim_multiplier", "initializer_range"),
+        *("embd_pdrop", "resid_pdrop", "attn_pdrop", "ffn_dropout_p", "drop_path_rate"),
+        *("token_dropout_p", "attn_dropout_p", "resid_dropout_p", "class_dropout_prob"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Official arguments; what the tensors tell need not be given."""
+
+    vocab_size: int
+    n_layer: int
+    n_embd: int
+    n_head: int
+    class_num: int
+    block_size: int = 256
+    norm_eps: float = 1e-5
+    rope_base: float = 10000.0
+    use_pretrained_codebook: bool = False
+    n_codebook_embd: int | None = None
+
+
+def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
+    """IBQ's transformer; see `Part.convert`."""
+    tensors = share_of(tensors, GENERATOR)
+    given = read(tensors, options, where)
+    backbone = backbone_config(tensors, given.n_head, given.norm_eps, where, "blocks")
+    config = ConditionalConfig(
+        backbone=replace(backbone, adaln=True, adaln_norm_weights=True),
+        condition=ClassConfig(classes=given.class_num),
+        codebook_size=given.vocab_size,
+        grid=square(given.block_size, where),
+        units=(TOKEN,),
+        taps=(Tap("x", given.n_layer),),
+        positions="yx",
+        rope_base=given.rope_base,
+        silent_condition=True,
+        code_channels=given.n_codebook_embd if given.use_pretrained_codebook else None,
+    )
+    rules = (*RULES, CODEBOOK if given.use_pretrained_codebook else TABLE)
+    network = build(config, halves(fuse(tensors), backbone), rules, where)
+    scale, temperature = EVALUATION.get(given.n_embd, (2.0, 1.0))
+    sampling = SamplingDefaults("token", guidance_scale=scale, temperature=temperature)
+    return Converted("transformer", network, isqrt(given.block_size) * PATCH, sampling)
+
+
+def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Options:
+    """Official options over what the tensors tell.
+
+    Raises:
+        ConfigError: an option that is unknown, or that the tensors contradict.
+    """
+    codes, channels = tensors["tok_emb.weight"].shape
+    facts: dict[str, Any] = {
+        "vocab_size": codes,
+        "n_layer": count(tensors, r"blocks\.(\d+)\..+"),
+        "n_embd": tensors[CLASSES].shape[1],
+        "class_num": len(tensors[CLASSES]) - 1,
+        "use_pretrained_codebook": "embedding_projection.fc1.weight" in tensors,
+    }
+    if facts["use_pretrained_codebook"]:
+        facts["n_codebook_embd"] = channels
+    refuse_contradictions(facts, options, where)
+    defaults = {"n_head": heads_of(PRESETS, "n_embd", facts["n_embd"], options, where)}
+    return official(Options, {**defaults, **options, **facts}, where, IGNORED)
+
+
+# -- also Open-MAGVIT2's -------------------------------------------------------------------------
+
+
+def heads_of(
+    presets: Mapping[str, Mapping[str, Any]],
+    name: str,
+    width: int,
+    options: Mapping[str, Any],
+    where: str,
+) -> Any:
+    """Number of heads: no tensor tells it, but every published width has one.
+
+    Raises:
+        ConfigError: another width, and no option that says it.
+    """
+    published = {size[name]: size["n_head"] for size in presets.values()}
+    if "n_head" not in options and width not in published:
+        raise ConfigError(f"{where} has no published width ({width}); say its heads with n_head=.")
+    return options.get("n_head", published.get(width))
+
+
+def square(block_size: int, where: str) -> tuple[int, int, int]:
+    """The grid of so many tokens.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    side = isqrt(block_size)
+    if side < 1 or side * side != block_size:
+        raise ConfigError(
+            f"block_size {block_size} of {where} is no square; give that of a whole picture."
+        )
+    return 1, side, side
+
+
+def share_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of one of the networks in a generator's file, without their prefix."""
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+
+
+def share_holds(shapes: Shapes, prefix: str, needed: frozenset[str]) -> bool:
+    """Whether a generator's file has these keys behind a prefix, and nothing but two networks."""
+    known = all(key.startswith((GENERATOR, TOKENIZER)) for key in shapes)
+    return known and {prefix + key for key in needed} <= set(shapes)
+
+
+def convert_tokenizer(
+    tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
+) -> Converted:
+    """The tokenizer in a generator's file; see `Part.convert`."""
+    return ibq.convert_tokenizer(share_of(tensors, TOKENIZER), options, where)
+
+
+def recognise_tokenizer(shapes: Shapes) -> bool:
+    """Whether a generator's file holds IBQ's tokenizer."""
+    own = {k.removeprefix(TOKENIZER): s for k, s in shapes.items() if k.startswith(TOKENIZER)}
+    return share_holds(shapes, TOKENIZER, frozenset()) and ibq.recognise_tokenizer(own)
+
+
+_part = partial(Part, system="ibq", licence="Apache-2.0", source="TencentARC/SEED-Voken")
+PARTS = (
+    _part(
+        name="class-conditional generator",
+        recognise=partial(
+            share_holds,
+            prefix=GENERATOR,
+            needed=frozenset({"tok_emb.weight", CLASSES, "head_nm.rmsnorm.weight"}),
+        ),
+        convert=convert,
+        component="transformer",
+    ),
+    _part(
+        name="IBQ tokenizer of a generator",
+        recognise=recognise_tokenizer,
+        convert=convert_tokenizer,
+        component="vision",
+        embedded=True,
+    ),
+)
