@@ -103,7 +103,8 @@ def prefix_of(pipe: Pipeline, request: Request) -> Prefix:
     model = pipe.transformer
     if isinstance(model, UnifiedModel):
         return _text_prefix(pipe, model, request)
-    return model.prefix(_given(pipe, request), request.guided)
+    given: Any = _given(pipe, request)  # labels where the model takes nothing else
+    return model.prefix(given, request.guided)
 
 
 def _text_prefix(pipe: Pipeline, model: UnifiedModel, request: Request) -> Prefix:

@@ -213,24 +213,24 @@ class VelocityModel(nn.Module, Saved):
         self,
         plan: Plan,
         chosen: Tensor,
-        values: Tensor,
+        codes: Tensor,
         unit: str,
         cursor: Cursor,
         tables: Moment,
     ) -> LatentRows:
         """Some rows of a plan; see `Decodable`. `tables` tells their labels and times."""
-        device = values.device
+        device = codes.device
         slot, block = plan.source[chosen], plan.block[chosen]
         time = tables.time[(block - 1).to(device)]
         if bool((block == block[0]).all()):
             time = time[:1]  # one time for all rows: its modulation is not repeated
         row = tables.label[:, None] * tables.conditions.times + time
         return LatentRows(
-            x=values[:, slot.to(device)],
+            x=codes[:, slot.to(device)],
             coords=plan.coords[chosen][None].to(device),
             block=(cursor.block + block).to(device),
             lane=plan.lane[chosen].to(device),
-            valid=torch.ones(len(values), len(chosen), dtype=torch.bool, device=device),
+            valid=torch.ones(len(codes), len(chosen), dtype=torch.bool, device=device),
             slot=slot.to(device),
             modulations=tuple(Modulation(blocks, row) for blocks in tables.conditions.stacks),
         )
@@ -247,8 +247,9 @@ class VelocityModel(nn.Module, Saved):
 
     # -- network -------------------------------------------------------------------------------
 
-    def run(self, rows: LatentRows, cache: tuple[KVCache, ...] | None = None) -> Tensor:
-        """Velocities (B, R, C) of the rows; see `Decodable`."""
+    def run(self, rows: Rows, cache: tuple[KVCache, ...] | None = None) -> Tensor:
+        """Velocities (B, R, C) of the rows of `image_rows`; see `Decodable`."""
+        assert isinstance(rows, LatentRows)
         each = cache or (None,) * len(self.stacks)
         mask = row_mask(rows, each[0])
         x = rows.x.to(self.out.weight.dtype)
