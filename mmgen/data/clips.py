@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 from mmgen.data.fit import squash_pixels
@@ -72,7 +73,8 @@ def _film(path: Path) -> Iterator[Image.Image]:
         ) from None
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
+            frames: Any = container.decode(video=0)
+            for frame in frames:
                 yield frame.to_image()
     except Exception:  # as above
         raise DataError(f"{path} is no film, or it is damaged.") from None
