@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmgen.data.fit import squash_pixels
 from mmgen.data.pictures import EXTENSIONS, FORMATS, PIXEL_LIMIT, open_picture, to_rgb
