@@ -15,6 +15,7 @@ from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
+    from mmgen.request import Frames
 
 
 def sample(
@@ -26,6 +27,11 @@ def sample(
         list[int] | None,
         typer.Option("--class", help="Class to draw, for weights that draw classes; repeatable."),
     ] = None,
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option(help="Clip to go on from: an animation, a folder, a film; repeatable."),
+    ] = None,
+    given: Annotated[int, typer.Option(help="Frames of --frames to go on from.")] = 5,
     count: Annotated[
         int, typer.Option("-n", "--count", help="Pictures of each prompt or class.")
     ] = 1,
@@ -63,6 +69,16 @@ def sample(
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest share; 1: all.")] = None,
     min_p: Annotated[
         float | None, typer.Option(help="Only tokens at least this likely, relative to the best.")
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INT[,INT]",
+            help="Solver steps, for weights that draw latents. Several: one for each block.",
+        ),
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="euler, heun, euler-maruyama, for the same weights.")
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
     scale: Annotated[
@@ -109,15 +125,28 @@ def sample(
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
+        "num_inference_steps": _counts("--steps", steps),
+        "solver": solver,
         "reproducible": reproducible,
     }
     with progress_of("Drawing") as update:
         pipe = _load(model, text_encoder, threads, device)
-        output = pipe(prompts or None, class_labels=classes or None, **settings, progress=update)
+        settings |= {"class_labels": classes or None, "frames": _clips(pipe, frames, given)}
+        output = pipe(prompts or None, **settings, progress=update)
         files = write(output, out, scale or (4 if pipe.info.image_size <= 64 else 1))
     _say_what_was_cut(pipe, prompts or [])
     for file in files:
         typer.echo(file)
+
+
+def _clips(pipe: Pipeline, files: list[Path] | None, given: int) -> list[Frames] | None:
+    from mmgen.data.clips import read_clip
+    from mmgen.request import Frames
+
+    if given < 1:
+        raise UserError(f"--given is {given}; give 1 or more.")
+    size = pipe.info.image_size
+    return [Frames(file.stem, read_clip(file, given, size)) for file in files or []] or None
 
 
 def _numbers(option: str, words: str | None) -> float | list[float] | None:
@@ -129,6 +158,19 @@ def _numbers(option: str, words: str | None) -> float | list[float] | None:
     except ValueError:
         raise UserError(f"{option} is '{words}'; give a number, or several as 1.9,2.0.") from None
     return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _counts(option: str, words: str | None) -> int | list[int] | None:
+    """A whole number, or several between commas."""
+    if words is None:
+        return None
+    try:
+        counts = [int(word) for word in words.split(",")]
+    except ValueError:
+        raise UserError(
+            f"{option} is '{words}'; give a whole number, or several as 50,38,26,15."
+        ) from None
+    return counts if len(counts) > 1 else counts[0]
 
 
 def _interval(words: str | None) -> tuple[float, float] | None:

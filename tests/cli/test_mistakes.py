@@ -216,6 +216,11 @@ def test_wrong_usage_is_plain(
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_to_draw_is_said(mmgen: Commands, tmp_path: Path) -> None:
+    done = mmgen("sample", cwd=tmp_path)  # a prompt is no must: class labels draw, too
+    assert_one_sentence(done, "There is nothing to draw; give a prompt, or class labels.")
+
+
 def test_the_folder_of_a_run_names_its_pipeline(
     mmgen: Commands, tiny: Path, tmp_path: Path
 ) -> None:
