@@ -8,13 +8,14 @@ one sub-folder a component: `text` (tokenizer or encoder), `vision` (visual toke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import mmgen
 from mmgen.config import to_dict
 from mmgen.devices import usable_device
+from mmgen.drawing import draw_codes, draw_stepwise
 from mmgen.errors import ConfigError, UserError, suggestion
 from mmgen.files import write_json
 from mmgen.pipeline_folder import (
@@ -26,7 +27,7 @@ from mmgen.pipeline_folder import (
     load_parts,
     read_info,
 )
-from mmgen.request import Request, choose_schedule, random_seed, settings_of, subjects_of
+from mmgen.request import Frames, Request, choose_schedule, random_seed, settings_of, subjects_of
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
 
 OutputType = Literal["pil", "codes"]
-CACHE_BYTES = 2**31  # of keys and values; fewer pictures are decoded together where they need more
 DECODED_PIXELS = 2**18  # of pictures that the visual tokenizer decodes together
 
 
@@ -159,6 +159,7 @@ class Pipeline:
         prompt: str | list[str] | None = None,
         *,
         class_labels: int | Sequence[int] | None = None,
+        frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         guidance_scale: float | Sequence[float] | None = None,
@@ -183,6 +184,8 @@ class Pipeline:
             prompt: one text or several; "" asks for anything.
             class_labels: one class or several, for weights that draw classes; the number of
                 classes itself asks for none in particular.
+            frames: the first frames of clips, (B, 3, T, H, W) in [-1, 1], for weights that go on
+                from them.
             negative_prompt: what guidance leads away from (default: no caption).
             num_images_per_prompt: pictures for each prompt or class.
             guidance_scale: 1 switches guidance off. Where a code is drawn in sub-tokens, a list
@@ -216,6 +219,7 @@ class Pipeline:
         request = self.request(
             prompt,
             class_labels=class_labels,
+            frames=frames,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
             guidance_scale=guidance_scale,
@@ -232,7 +236,7 @@ class Pipeline:
             solver=solver,
             reproducible=reproducible,
         )
-        codes = self._codes(request, progress)
+        codes = draw_codes(self, request, progress)
         weights = {"mmgen": mmgen.__version__, "model": self.info.name, "weights": self.fingerprint}
         recipes = [{**weights, **request.recipe(i)} for i in range(len(request.subjects))]
         output = PipelineOutput([], codes, request.seeds, recipes)
@@ -247,8 +251,7 @@ class Pipeline:
 
         Takes the arguments of a call, except `output_type` and `progress`, and checks them at once.
         """
-        request = self.request(prompt, **settings)
-        return self._side_by_side([self._steps(part) for part in self._parts(request)])
+        return draw_stepwise(self, self.request(prompt, **settings))
 
     def render(self, codes: Tensor) -> list[Image.Image]:
         """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
@@ -324,6 +327,7 @@ class Pipeline:
         prompt: str | list[str] | None = None,
         *,
         class_labels: int | Sequence[int] | None = None,
+        frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         seed: int | list[int] | None = None,
@@ -337,8 +341,8 @@ class Pipeline:
         """Check the arguments of a call and fill in the defaults.
 
         Args:
-            prompt, class_labels, negative_prompt, num_images_per_prompt, seed, unit, order,
-                num_inference_steps, solver, reproducible: as in a call.
+            prompt, class_labels, frames, negative_prompt, num_images_per_prompt, seed, unit,
+                order, num_inference_steps, solver, reproducible: as in a call.
             drawing: guidance and filters of a call.
 
         Raises:
@@ -348,7 +352,7 @@ class Pipeline:
         from mmgen.noise import picture_seeds
         from mmgen.prefixes import check_subjects
 
-        subjects = subjects_of(prompt, class_labels, num_images_per_prompt)
+        subjects = subjects_of(prompt, class_labels, num_images_per_prompt, frames)
         count = sub_tokens_of(self)
         each = settings_of(self.info.sampling, count, **drawing)
         settings, sub_tokens = each[0], each if count > 1 else ()
@@ -367,65 +371,6 @@ class Pipeline:
         )
         check_subjects(self, request)
         return request
-
-    def _parts(self, request: Request) -> list[Request]:
-        """What is decoded together."""
-        config: Any = self.transformer.config
-        stacks = config.stacks if hasattr(config, "stacks") else (config.backbone,)
-        width = sum(s.depth * s.kv_head_count * s.head_dim for s in stacks)
-        rows = request.plan.rows + self.prefix_rows
-        branches = 2 if request.guided else 1
-        each = 8 * branches * rows * width
-        if request.flow:  # and what adaLN makes of a label at every time
-            each += 24 * width * sum(map(len, request.flow.all_times(len(request.plan.sizes))))
-        return request.parts(max(1, CACHE_BYTES // each))
-
-    def _codes(self, request: Request, progress: Callable[[int, int], None] | None) -> Tensor:
-        """Codes (B, t, h, w) of all pictures, one part of the request after the other."""
-        import torch
-
-        parts, codes = self._parts(request), []
-        for number, part in enumerate(parts):
-            for step in self._steps(part):
-                if progress:
-                    progress(number * step.total + step.index, len(parts) * step.total)
-            codes.append(step.codes)
-        return torch.cat(codes)
-
-    def _side_by_side(self, parts: list[Iterator[Step]]) -> Iterator[Step]:
-        """The steps of several decodings as those of one."""
-        import torch
-
-        for steps in zip(*parts):
-            logits = [step.logits for step in steps if step.logits is not None]
-            codes = torch.cat([step.codes for step in steps])
-            yield replace(steps[0], codes=codes, logits=torch.cat(logits) if logits else None)
-
-    def _steps(self, request: Request) -> Iterator[Step]:
-        import torch
-
-        from mmgen.deciders import decider_of
-        from mmgen.prefixes import prefix_of
-        from mmgen.sample.engine import decode
-
-        seeds, unit = torch.tensor(request.seeds), request.unit.name
-        with torch.inference_mode():
-            prefix = prefix_of(self, request)
-        return decode(
-            self.transformer,
-            prefix,
-            request.plan,
-            unit,
-            seeds,
-            request.settings,
-            decider=decider_of(self, request, seeds),
-        )
-
-    @property
-    def prefix_rows(self) -> int:
-        """Rows before a picture, at most."""
-        config: Any = self.transformer.config
-        return int(config.condition.rows if hasattr(config, "condition") else config.max_text + 1)
 
     @property
     def grid(self) -> Grid:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from mmgen.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mmgen.models.plan import Plan
     from mmgen.models.schedule import Grid, Schedule
     from mmgen.models.units import Unit
@@ -19,7 +21,21 @@ if TYPE_CHECKING:
 
 BATCH = 64  # pictures decoded together; more would save no time and need more memory
 
-Subject = str | int  # what a picture shows: a prompt, or the number of a class
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """The beginning of a clip, to go on from.
+
+    Args:
+        name: what recipes and files call it.
+        pixels: (3, T, H, W) float in [-1, 1].
+    """
+
+    name: str
+    pixels: Tensor
+
+
+Subject = str | int | Frames  # what a picture shows: a prompt, the number of a class, a beginning
 
 
 class Trained(Protocol):
@@ -76,6 +92,8 @@ class Request:
         shown: dict[str, Any] = {"class_label": subject}
         if isinstance(subject, str):
             shown = {"prompt": subject, "negative_prompt": self.negative}
+        elif isinstance(subject, Frames):
+            shown = {"frames": subject.name, "given": subject.pixels.shape[1]}
         return {
             **shown,
             "seed": self.seeds[i],
@@ -101,19 +119,24 @@ class Request:
 
 
 def subjects_of(
-    prompt: str | Sequence[str] | None, class_labels: int | Sequence[int] | None, each: int
+    prompt: str | Sequence[str] | None,
+    class_labels: int | Sequence[int] | None,
+    each: int,
+    frames: Tensor | Sequence[Frames] | None = None,
 ) -> list[Subject]:
     """What is to be drawn, every subject `each` times.
 
     Raises:
-        UserError: prompts and classes at once, neither of them, or something else.
+        UserError: several kinds of them at once, none of them, or something else.
     """
-    if prompt is not None and class_labels is not None:
-        raise UserError("Give a prompt or class labels, not both.")
+    if sum(each is not None for each in (prompt, class_labels, frames)) > 1:
+        raise UserError("Give a prompt or class labels or frames, not several of them.")
     if each < 1:
         raise ConfigError(f"The number of pictures of each prompt is {each}; give 1 or more.")
     if class_labels is not None:
         found: list[Subject] = list(_labels(class_labels))
+    elif frames is not None:
+        found = list(_beginnings(frames))
     else:
         found = list(_prompts(prompt))
     return [subject for subject in found for _ in range(each)]
@@ -127,6 +150,21 @@ def _prompts(prompt: str | Sequence[str] | None) -> list[str]:
     if not prompt and not isinstance(prompt, str):
         raise UserError("The list of prompts is empty; give at least one text.")
     return [prompt] if isinstance(prompt, str) else list(prompt)
+
+
+def _beginnings(frames: Tensor | Sequence[Frames]) -> Sequence[Frames]:
+    import torch
+
+    if isinstance(frames, torch.Tensor):
+        if frames.ndim != 5 or frames.shape[1] != 3:
+            raise UserError(
+                f"Frames are a tensor (B, 3, T, H, W) in [-1, 1], not of shape "
+                f"{tuple(frames.shape)}."
+            )
+        return [Frames("frames", clip) for clip in frames]
+    if not frames or any(not isinstance(each, Frames) for each in frames):
+        raise UserError("Give frames as a tensor (B, 3, T, H, W), or a list of Frames.")
+    return frames
 
 
 def _labels(labels: int | Sequence[int]) -> list[int]:
@@ -159,17 +197,17 @@ def settings_of(
     from mmgen.sample.engine import DecodeSettings
     from mmgen.sample.guidance import Guidance
 
-    filters = {
-        "top_k": _first(top_k, usual.top_k),
-        "top_p": _first(top_p, usual.top_p),
-        "min_p": _first(min_p, usual.min_p),
-    }
+    draw = DrawSettings(
+        top_k=_first(top_k, usual.top_k),
+        top_p=_first(top_p, usual.top_p),
+        min_p=_first(min_p, usual.min_p),
+    )
     start, stop = guidance_interval or (0.0, None)
     ramp = guidance_ramp or usual.guidance_ramp
     warmth = _first(temperature, usual.temperature)
     scale = _first(guidance_scale, usual.guidance_scale)
     return tuple(
-        DecodeSettings(DrawSettings(t, **filters), Guidance(s, start, stop, ramp=ramp))
+        DecodeSettings(replace(draw, temperature=t), Guidance(s, start, stop, ramp=ramp))
         for t, s in zip(
             _spread("temperature", warmth, sub_tokens), _spread("guidance_scale", scale, sub_tokens)
         )

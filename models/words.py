@@ -8,14 +8,15 @@ Shapes: B batch, T condition rows, W width, V ids of the vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgen.errors import ConfigError
+from mmgen.errors import ConfigError, UserError, suggestion
 from mmgen.models.rows import Embedded
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class WordConfig:
         late_word: a word that only rows behind it see. (NBP's mask looks for pads among ids that
             are shifted already; with blocks of one token it does hit the pad.)
         unseen_word: a word that no row sees. (The same where NBP has no begin token.)
+        texts: what is known by name, as words, in the order of class labels: without a tokenizer
+            nothing else can be asked for.
     """
 
     kind: Literal["words"] = "words"
@@ -45,6 +48,7 @@ class WordConfig:
     begin: bool = True
     late_word: int | None = None
     unseen_word: int | None = None
+    texts: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a vocabulary without words."""
@@ -63,6 +67,23 @@ class WordConfig:
     def extra_ids(self) -> int:
         """Ids of the vocabulary that are no codes."""
         return self.starts + self.words
+
+    def words_of(self, subject: str | int) -> tuple[int, ...]:
+        """The words of a text that is known by name, or of a class label.
+
+        Raises:
+            UserError: there is no such class, or the text is not known.
+        """
+        if isinstance(subject, str):
+            name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", subject.strip()).lower()  # ApplyEyeMakeup
+            if name not in self.texts:
+                near = suggestion(name, self.texts) if self.texts else "; give class labels."
+                raise UserError(f"These weights know no '{subject}'{near}")
+            return self.texts[name]
+        labels = len(self.texts) or (self.words if self.count == 1 else 0)
+        if not 0 <= subject < labels:
+            raise UserError(f"There is no class {subject}; give labels from 0 to {labels - 1}.")
+        return list(self.texts.values())[subject] if self.texts else (subject,)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_latents_in_progress_can_be_shown() -> None:
 def test_many_pictures_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = flow_pipeline()
     whole = pipe(class_labels=[1, 2, 3], seed=3, output_type="codes").codes
-    monkeypatch.setattr("mmgen.pipeline.CACHE_BYTES", 1)
+    monkeypatch.setattr("mmgen.drawing.CACHE_BYTES", 1)
     parts = pipe(class_labels=[1, 2, 3], seed=3, output_type="codes").codes
     assert torch.allclose(whole, parts, atol=1e-5)
 

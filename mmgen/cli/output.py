@@ -66,7 +66,8 @@ def _enlarged(image: Image.Image, scale: int) -> Image.Image:
 
 def _subject(recipe: dict[str, Any]) -> str:
     """What a picture shows, in words."""
-    return str(recipe["prompt"]) if "prompt" in recipe else f"class {recipe['class_label']}"
+    named = recipe.get("prompt", recipe.get("frames"))
+    return f"class {recipe['class_label']}" if named is None else str(named)
 
 
 def _names(out: Path | None, subjects: list[str], ending: str) -> tuple[Path, list[Path]]:

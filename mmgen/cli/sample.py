@@ -15,6 +15,7 @@ from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
+    from mmgen.request import Frames
 
 
 def sample(
@@ -26,6 +27,11 @@ def sample(
         list[int] | None,
         typer.Option("--class", help="Class to draw, for weights that draw classes; repeatable."),
     ] = None,
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option(help="Clip to go on from: an animation, a folder, a film; repeatable."),
+    ] = None,
+    given: Annotated[int, typer.Option(help="Frames of --frames to go on from.")] = 5,
     count: Annotated[
         int, typer.Option("-n", "--count", help="Pictures of each prompt or class.")
     ] = 1,
@@ -99,6 +105,8 @@ def sample(
     ] = None,
 ) -> None:
     """Draw what the prompts say, or classes. Several pictures also make a labelled sheet."""
+    if not prompts and not classes:
+        raise UserError("There is nothing to draw; give a prompt, or --class NUMBER.")
     if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
     if threads is not None and threads < 1:
@@ -123,11 +131,22 @@ def sample(
     }
     with progress_of("Drawing") as update:
         pipe = _load(model, text_encoder, threads, device)
-        output = pipe(prompts or None, class_labels=classes or None, **settings, progress=update)
+        settings |= {"class_labels": classes or None, "frames": _clips(pipe, frames, given)}
+        output = pipe(prompts or None, **settings, progress=update)
         files = write(output, out, scale or (4 if pipe.info.image_size <= 64 else 1))
     _say_what_was_cut(pipe, prompts or [])
     for file in files:
         typer.echo(file)
+
+
+def _clips(pipe: Pipeline, files: list[Path] | None, given: int) -> list[Frames] | None:
+    from mmgen.data.clips import read_clip
+    from mmgen.request import Frames
+
+    if given < 1:
+        raise UserError(f"--given is {given}; give 1 or more.")
+    size = pipe.info.image_size
+    return [Frames(file.stem, read_clip(file, given, size)) for file in files or []] or None
 
 
 def _numbers(option: str, words: str | None) -> float | list[float] | None:

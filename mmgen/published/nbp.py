@@ -29,6 +29,7 @@ from mmgen.published.nbp_options import (
 )
 from mmgen.published.options import official
 from mmgen.published.systems import Converted, Part, shapes_of
+from mmgen.published.ucf101 import WORDS, class_texts
 
 __all__ = ["PARTS", "PRESETS", "convert", "network_config", "shift_of"]
 
@@ -97,17 +98,18 @@ def _condition(options: TransformerOptions) -> WordConfig | NothingConfig:
     if options.unconditional:
         return NothingConfig()
     block = options.token_number_per_step or 0
-    text = options.cond_stage_key == "text"
+    text, count = options.cond_stage_key == "text", options.cond_token_num or 0
     # The mask compares shifted ids with `pad + 1` and so meets another word than the pad.
     met = options.text_pad_id + 1 - (block if options.hybrid else 0)
     met_word = met if text and met >= 0 else None
     return WordConfig(
         words=options.class_cond_dim or 0,
-        count=options.cond_token_num or 0,
+        count=count,
         starts=block if options.hybrid else 1,
         begin=bool(options.hybrid),
         late_word=met_word if options.hybrid else None,
         unseen_word=None if options.hybrid else met_word,
+        texts=class_texts(count) if text and options.text_vocab_size == WORDS else {},
     )
 
 

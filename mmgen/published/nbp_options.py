@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from mmgen.errors import ConfigError
+from mmgen.published.ucf101 import WORDS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 GRID = (5, 16, 16)  # 17 frames of 128 x 128, which all published models draw
 CODES = 64000
-WORDS = 32000  # LLaMA-2's
 HEADS = {(24, 1536): 16, (24, 2048): 32, (32, 3072): 32}  # by (layers, width)
 TRAINING = ("semi_ar", "transformer_dropout", "p_drop_cond", "pkeep")
 

@@ -62,6 +62,14 @@ def test_sample_refuses(
     assert [path.name for path in tmp_path.rglob("*")] == ["a-file"]
 
 
+def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    assert_one_sentence(mmgen("sample", cwd=tmp_path), "give a prompt, or --class NUMBER")
+    both = ("sample", "a cat", "--class", "1", "--model", tiny)
+    assert_one_sentence(mmgen(*both, cwd=tmp_path), "not both")
+    words = ("sample", "--class", "1", "--model", tiny)
+    assert_one_sentence(mmgen(*words, cwd=tmp_path), "draw from text; give a prompt")
+
+
 @pytest.mark.parametrize("place", ["locked", "locked/new", "locked/cat.png"])
 def test_sample_refuses_a_locked_folder(
     place: str, mmgen: Commands, tiny: Path, tmp_path: Path
@@ -185,7 +193,6 @@ def test_orders_refuses(mmgen: Commands, tmp_path: Path) -> None:
 USAGE = [
     ((), ""),
     (("sampel",), "No such command 'sampel'"),
-    (("sample",), "Missing argument"),
     (("sample", "a cat", "--sede", "1"), "No such option: --sede"),
     (("sample", "a cat", "--seed", "one"), "Invalid value for '--seed'"),
     (("sample", "a cat", "-n", "1.5"), "Invalid value for '-n' / '--count'"),
