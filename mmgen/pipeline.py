@@ -393,7 +393,7 @@ class Pipeline:
         import torch
 
         from mmgen.deciders import decider_of
-        from mmgen.prefixes import extra_ids, given_codes, prefix_of
+        from mmgen.prefixes import given_codes, known_codes, prefix_of
         from mmgen.sample.engine import decode
 
         seeds, unit = torch.tensor(request.seeds), request.unit.name
@@ -409,10 +409,7 @@ class Pipeline:
             decider=decider_of(self, request, seeds),
             given=given,
         )
-        if not extra_ids(self):
-            return steps
-        clean = self.transformer.codes_of  # type: ignore[union-attr]
-        return (replace(step, codes=clean(step.codes)) for step in steps)
+        return (replace(step, codes=known_codes(self, step.codes)) for step in steps)
 
     @property
     def prefix_rows(self) -> int:

@@ -75,10 +75,13 @@ def condition_kind(pipe: Pipeline) -> str:
     return "text" if condition is None else str(condition.kind)
 
 
-def extra_ids(pipe: Pipeline) -> int:
-    """Ids that a head may say although they are no codes."""
-    condition = getattr(pipe.transformer.config, "condition", None)
-    return int(getattr(condition, "extra_ids", 0))
+def known_codes(pipe: Pipeline, ids: Tensor) -> Tensor:
+    """Decided ids (B, t, h, w) as codes; a head may say words of its condition, too."""
+    condition: Any = getattr(pipe.transformer.config, "condition", None)
+    if not getattr(condition, "extra_ids", 0):
+        return ids
+    codes: Tensor = pipe.transformer.codes_of(ids)  # type: ignore[union-attr, operator]
+    return codes
 
 
 def part_read(pipe: Pipeline, prompt: str) -> str | None:

@@ -124,5 +124,5 @@ def test_clips_that_cannot_be_read(gif: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no animation"):
         read_clip(tmp_path / "bad.gif", 1, 8)
     (tmp_path / "bad.mp4").write_bytes(b"no film")
-    with pytest.raises(DataError, match="no film|PyAV"):
+    with pytest.raises(DataError, match=r"no film|PyAV"):
         read_clip(tmp_path / "bad.mp4", 1, 8)

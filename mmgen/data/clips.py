@@ -73,6 +73,7 @@ def _film(path: Path) -> Iterator[Image.Image]:
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                yield frame.to_image()
+                picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+                yield picture
     except Exception:  # as above
         raise DataError(f"{path} is no film, or it is damaged.") from None

@@ -44,10 +44,9 @@ def test_rows_come_from_one_table() -> None:
     table, places = model.code_embedding.weight, model.places
     assert places is not None
     rows = model.prefix(IDS).rows.x - places.weight[:4]
-    begin, words = CODES, CODES + 3
-    torch.testing.assert_close(
-        rows[0], table[torch.tensor([words + 1, words + 3, words + 2, begin])]
-    )
+    words = CODES + 3  # behind the codes, the begin token and two more
+    ids = torch.tensor([words + 1, words + 3, words + 2, CODES])
+    torch.testing.assert_close(rows[0], table[ids])
 
 
 def test_the_null_twin_keeps_the_mask_and_the_begin_token() -> None:
@@ -108,7 +107,7 @@ def test_mistakes() -> None:
         hybrid().prefix(IDS[:, :2])
     with pytest.raises(ConfigError, match="no word or class 9"):
         hybrid().prefix(IDS + 6)
-    with pytest.raises(ConfigError, match="takes no condition|take no condition"):
+    with pytest.raises(ConfigError, match="take no condition"):
         plain().prefix(IDS)
     with pytest.raises(ConfigError, match="leave guidance off"):
         plain().prefix(IDS[:, :0], guided=True)

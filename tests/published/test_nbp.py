@@ -133,7 +133,7 @@ def test_classes_of_ucf101() -> None:
     texts = class_texts(8)
     assert len(texts) == 101
     assert texts["archery"] == (1, 3190, 708, 2, 2, 2, 2, 2)
-    assert (list(texts)[0], list(texts)[-1]) == ("apply eye makeup", "yo yo")
+    assert (next(iter(texts)), next(reversed(texts))) == ("apply eye makeup", "yo yo")
     assert all(len(words) == 8 and max(words) < 32000 for words in texts.values())
 
 
