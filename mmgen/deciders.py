@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -10,6 +13,9 @@ if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
     from mmgen.request import Request
     from mmgen.sample.deciding import Decider
+    from mmgen.sample.flow import FlowSettings
+
+FILTERS = ("temperature", "top_k", "top_p", "min_p")
 
 
 def sub_tokens_of(pipe: Pipeline) -> int:
@@ -17,11 +23,52 @@ def sub_tokens_of(pipe: Pipeline) -> int:
     return len(getattr(pipe.transformer.config, "bits", ("whole",)))
 
 
+def flow_of(
+    pipe: Pipeline, solver: str | None, steps: int | Sequence[int] | None, drawing: dict[str, Any]
+) -> FlowSettings | None:
+    """The solver of a call over a pipeline's defaults; None where tokens are drawn from logits.
+
+    Args:
+        pipe: whose weights draw.
+        solver, steps: of the call.
+        drawing: the call's other settings, of which latents take no filters.
+
+    Raises:
+        ConfigError: a setting that these weights do not take, or a value outside its range.
+    """
+    from mmgen.models.velocity import VelocityModel
+    from mmgen.sample.flow import FlowSettings
+
+    usual, model = pipe.info.sampling, pipe.transformer
+    if not isinstance(model, VelocityModel):
+        if solver is not None or steps is not None:
+            raise ConfigError(
+                f"The weights of '{pipe.info.name}' draw codes; leave out the solver and its steps."
+            )
+        return None
+    for name in FILTERS:
+        if drawing.get(name) is not None:
+            raise ConfigError(f"The weights of '{pipe.info.name}' draw latents; leave out {name}.")
+    chosen = usual.steps if steps is None else steps
+    counts = chosen if isinstance(chosen, int) else tuple(chosen)
+    flow = FlowSettings(usual.solver if solver is None else solver, counts)  # type: ignore[arg-type]
+    flow.all_times(model.schedule.blocks)  # refuses a list for another number of blocks
+    return flow
+
+
 def decider_of(pipe: Pipeline, request: Request, seeds: Tensor) -> Decider | None:
     """The decider of a request; None: one draw from the logits of the codes."""
-    from mmgen.models.factorized import FactorizedModel
-    from mmgen.sample.factorized import FactorizedDecider
+    import torch
 
-    if isinstance(pipe.transformer, FactorizedModel):
-        return FactorizedDecider(pipe.transformer, seeds, request.sub_tokens)
+    from mmgen.models.factorized import FactorizedModel
+    from mmgen.models.velocity import VelocityModel
+    from mmgen.sample.factorized import FactorizedDecider
+    from mmgen.sample.flow import FlowDecider
+
+    model = pipe.transformer
+    if isinstance(model, FactorizedModel):
+        return FactorizedDecider(model, seeds, request.sub_tokens)
+    if isinstance(model, VelocityModel) and request.flow is not None:
+        labels = torch.tensor(request.subjects, device=pipe.device)
+        return FlowDecider(model, labels, seeds, request.flow)
     return None

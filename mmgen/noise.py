@@ -41,6 +41,7 @@ _ONE = 0x3F800000  # the bits of float32 1.0
 _SQRT_HALF = 0x3F3504F4  # the bits of the float32 after sqrt(1/2)
 _EXP_FLOOR = -86.0  # below it `pexp` is 0: the result would leave the normal numbers
 
+_NEAR = 1.0  # more than twice the error of the fast noise in `_argmax`
 _CHUNK = 1 << 17  # numbers made at once: the temporaries stay in a core's cache
 
 _Counter = tuple[Tensor, Tensor, Tensor | int, Tensor | int]
@@ -116,13 +117,43 @@ def gumbel(
     """
     high = _stream(purpose, segment, level)
     seeds, positions = _rows(seeds, positions)  # (B, P) both
-    groups = torch.arange((vocab + 3) // 4, device=seeds.device)  # (V / 4,)
     out = torch.empty(seeds.numel(), vocab, dtype=torch.float32, device=seeds.device)
-    for part in _chunks(seeds.numel(), vocab):
-        counter = (groups, positions.flatten()[part, None], visit, high)
-        words = _philox(counter, _key(seeds.flatten()[part, None]))
-        out[part] = _gumbel(words.flatten(1)[:, :vocab])
+    for part, words in _words(seeds, positions, vocab, visit, high):
+        out[part] = _gumbel(words)
     return out.view(*seeds.shape, vocab)
+
+
+def gumbel_argmax(
+    z: Tensor,
+    seeds: Tensor,
+    positions: Tensor,
+    *,
+    purpose: Purpose = Purpose.TOKEN,
+    visit: int = 0,
+    segment: int = 0,
+    level: int = 0,
+) -> Tensor:
+    """The token with the largest `z + gumbel(...)`, the lowest among equals.
+
+    The answer is exact, but only tokens that come near the maximum get the exact logarithms, which
+    cost more than all else; the library's fast ones say which tokens these are.
+
+    Args:
+        z: (B, P, V) float32, the largest of each row finite; -inf forbids a token.
+        seeds: (B,) int64, the pictures' seeds.
+        positions: (P,) or (B, P) int64, indices in decode order.
+        purpose, visit, segment, level: which stream of numbers; see the table above.
+
+    Returns:
+        (B, P) int64.
+    """
+    high = _stream(purpose, segment, level)
+    seeds, positions = _rows(seeds, positions)  # (B, P) both
+    rows = z.reshape(-1, z.shape[-1])
+    out = torch.empty(len(rows), dtype=torch.int64, device=z.device)
+    for part, words in _words(seeds, positions, z.shape[-1], visit, high):
+        out[part] = _argmax(rows[part], words)
+    return out.view(seeds.shape)
 
 
 def gumbel_at(
@@ -261,6 +292,31 @@ def _rows(seeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 def _chunks(rows: int, width: int) -> Iterator[slice]:
     step = max(1, _CHUNK // width)
     return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _words(
+    seeds: Tensor, positions: Tensor, vocab: int, visit: int, high: int
+) -> Iterator[tuple[slice, Tensor]]:
+    # The words (rows, vocab) of some rows at a time, of all rows (seed, position).
+    groups = torch.arange((vocab + 3) // 4, device=seeds.device)
+    for part in _chunks(seeds.numel(), vocab):
+        counter = (groups, positions.flatten()[part, None], visit, high)
+        words = _philox(counter, _key(seeds.flatten()[part, None]))
+        yield part, words.flatten(1)[:, :vocab]
+
+
+def _argmax(z: Tensor, bits: Tensor) -> Tensor:
+    # `rough` is off by 0.35 at most (at the lower end, where float32 rounds v to 1), apart from the
+    # rounding of the sum, so a token that lies further behind than `_NEAR` cannot be the maximum.
+    v = bits.float().mul_(2.0**-32).add_(2.0**-33).clamp_(max=1.0 - 2.0**-24)
+    rough = v.neg_().log1p_().neg_().log_().neg_().add_(z)
+    best = rough.amax(-1, keepdim=True)
+    row, token = (rough >= best - (_NEAR + best.abs() * 2.0**-20)).nonzero(as_tuple=True)
+    keys = z[row, token] + _gumbel(bits[row, token])
+    top = z.new_full((len(z),), -math.inf).scatter_reduce(0, row, keys, "amax")
+    wins = keys == top[row]
+    first = torch.full((len(z),), z.shape[-1], device=z.device)
+    return first.scatter_reduce(0, row[wins], token[wins], "amin")
 
 
 def _gumbel(bits: Tensor) -> Tensor:

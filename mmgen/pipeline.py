@@ -8,13 +8,14 @@ one sub-folder a component: `text` (tokenizer or encoder), `vision` (visual toke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import mmgen
 from mmgen.config import to_dict
 from mmgen.devices import usable_device
+from mmgen.drawing import draw_codes, draw_stepwise
 from mmgen.errors import ConfigError, UserError, suggestion
 from mmgen.files import write_json
 from mmgen.pipeline_folder import (
@@ -38,13 +39,14 @@ if TYPE_CHECKING:
     from mmgen.models.text import TextTokenizer
     from mmgen.models.text_features import TextEncoder
     from mmgen.models.unified import UnifiedModel
+    from mmgen.models.velocity import VelocityModel
     from mmgen.sample.engine import Step
+    from mmgen.sample.flow import Solver
     from mmgen.sample.guidance import Ramp
 
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
 
 OutputType = Literal["pil", "codes"]
-CACHE_BYTES = 2**31  # of keys and values; fewer pictures are decoded together where they need more
 DECODED_PIXELS = 2**18  # of pictures that the visual tokenizer decodes together
 
 
@@ -54,7 +56,7 @@ class PipelineOutput:
 
     Args:
         images: one a seed; empty if clips were drawn.
-        codes: (B, t, h, w) long.
+        codes: (B, t, h, w) long, or latents (B, t, h, w, C).
         seeds: the seed of each picture; with the recipe it draws the picture again.
         recipes: what `mmgen` writes into a picture's metadata, one a picture.
         frames: the frames of each clip, one list a seed; empty if pictures were drawn.
@@ -81,7 +83,7 @@ class Pipeline:
         self,
         text: TextTokenizer | TextEncoder | None,
         vision: Any,
-        transformer: UnifiedModel | ConditionalModel,
+        transformer: UnifiedModel | ConditionalModel | VelocityModel,
         info: PipelineInfo,
     ) -> None:
         self.text, self.transformer, self.info = text, transformer, info
@@ -143,8 +145,9 @@ class Pipeline:
         place = None if device is None else usable_device(device)
         self.vision.to(device=place, dtype=dtype)
         self.transformer.to(device=place, dtype=dtype)
-        if place is not None and hasattr(self.text, "to"):
-            self.text.to(place)
+        encoder: Any = self.text  # an encoder is a network, a tokenizer is not
+        if place is not None and hasattr(encoder, "to"):
+            encoder.to(place)
         return self
 
     @property
@@ -170,6 +173,8 @@ class Pipeline:
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
+        solver: Solver | None = None,
         reproducible: bool = False,
         output_type: OutputType = "pil",
         progress: Callable[[int, int], None] | None = None,
@@ -197,6 +202,9 @@ class Pipeline:
             top_k: keep the k likeliest tokens (0: all).
             top_p: keep the likeliest tokens that make up this share.
             min_p: keep tokens at least this likely, relative to the likeliest.
+            num_inference_steps: of the solver, for weights that draw latents; a list gives each
+                block its own number.
+            solver: "euler", "heun" or "euler-maruyama", for the same weights.
             reproducible: decode pictures one at a time, so that a picture is the same, token for
                 token, in any batch.
             output_type: "codes" skips the pixel decoder and leaves `images` and `frames` empty.
@@ -225,9 +233,11 @@ class Pipeline:
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
+            num_inference_steps=num_inference_steps,
+            solver=solver,
             reproducible=reproducible,
         )
-        codes = self._codes(request, progress)
+        codes = draw_codes(self, request, progress)
         weights = {"mmgen": mmgen.__version__, "model": self.info.name, "weights": self.fingerprint}
         recipes = [{**weights, **request.recipe(i)} for i in range(len(request.subjects))]
         output = PipelineOutput([], codes, request.seeds, recipes)
@@ -242,11 +252,10 @@ class Pipeline:
 
         Takes the arguments of a call, except `output_type` and `progress`, and checks them at once.
         """
-        request = self.request(prompt, **settings)
-        return self._side_by_side([self._steps(part) for part in self._parts(request)])
+        return draw_stepwise(self, self.request(prompt, **settings))
 
     def render(self, codes: Tensor) -> list[Image.Image]:
-        """Decode codes (B, t, h, w) to pictures."""
+        """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
         from mmgen.sample.pictures import to_pil
 
         return [image for pixels in self._decoded(codes) for image in to_pil(pixels)]
@@ -273,7 +282,8 @@ class Pipeline:
         together = min(request.BATCH, DECODED_PIXELS // self.info.image_size**2)
         with torch.inference_mode():
             for part in torch.split(codes, max(1, together)):
-                yield self.vision.decode(Codes(indices=part))
+                latent = part.is_floating_point()
+                yield self.vision.decode(Codes(None, part) if latent else Codes(part))
 
     def caption(
         self,
@@ -324,6 +334,8 @@ class Pipeline:
         seed: int | list[int] | None = None,
         unit: str | None = None,
         order: str | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
+        solver: Solver | None = None,
         reproducible: bool = False,
         **drawing: Any,
     ) -> Request:
@@ -331,13 +343,13 @@ class Pipeline:
 
         Args:
             prompt, class_labels, frames, negative_prompt, num_images_per_prompt, seed, unit,
-                order, reproducible: as in a call.
+                order, num_inference_steps, solver, reproducible: as in a call.
             drawing: guidance and filters of a call.
 
         Raises:
             UserError: as in a call.
         """
-        from mmgen.deciders import sub_tokens_of
+        from mmgen.deciders import flow_of, sub_tokens_of
         from mmgen.noise import picture_seeds
         from mmgen.prefixes import check_subjects
 
@@ -345,6 +357,7 @@ class Pipeline:
         count = sub_tokens_of(self)
         each = settings_of(self.info.sampling, count, **drawing)
         settings, sub_tokens = each[0], each if count > 1 else ()
+        flow = flow_of(self, solver, num_inference_steps, drawing)
         if negative_prompt and not settings.guidance.enabled:
             raise ConfigError(
                 "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
@@ -355,67 +368,10 @@ class Pipeline:
         seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
         negative = negative_prompt or ""
         request = Request(
-            subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens
+            subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens, flow
         )
         check_subjects(self, request)
         return request
-
-    def _parts(self, request: Request) -> list[Request]:
-        """What is decoded together."""
-        config = self.transformer.config.backbone
-        rows = request.plan.rows + self.prefix_rows
-        branches = 2 if request.guided else 1
-        each = 8 * branches * rows * config.depth * config.kv_head_count * config.head_dim
-        return request.parts(max(1, CACHE_BYTES // each))
-
-    def _codes(self, request: Request, progress: Callable[[int, int], None] | None) -> Tensor:
-        """Codes (B, t, h, w) of all pictures, one part of the request after the other."""
-        import torch
-
-        parts, codes = self._parts(request), []
-        for number, part in enumerate(parts):
-            for step in self._steps(part):
-                if progress:
-                    progress(number * step.total + step.index, len(parts) * step.total)
-            codes.append(step.codes)
-        return torch.cat(codes)
-
-    def _side_by_side(self, parts: list[Iterator[Step]]) -> Iterator[Step]:
-        """The steps of several decodings as those of one."""
-        import torch
-
-        for steps in zip(*parts):
-            logits = [step.logits for step in steps if step.logits is not None]
-            codes = torch.cat([step.codes for step in steps])
-            yield replace(steps[0], codes=codes, logits=torch.cat(logits) if logits else None)
-
-    def _steps(self, request: Request) -> Iterator[Step]:
-        import torch
-
-        from mmgen.deciders import decider_of
-        from mmgen.prefixes import given_codes, known_codes, prefix_of
-        from mmgen.sample.engine import decode
-
-        seeds, unit = torch.tensor(request.seeds), request.unit.name
-        with torch.inference_mode():
-            prefix, given = prefix_of(self, request), given_codes(self, request)
-        steps = decode(
-            self.transformer,
-            prefix,
-            request.plan,
-            unit,
-            seeds,
-            request.settings,
-            decider=decider_of(self, request, seeds),
-            given=given,
-        )
-        return (replace(step, codes=known_codes(self, step.codes)) for step in steps)
-
-    @property
-    def prefix_rows(self) -> int:
-        """Rows before a picture, at most."""
-        config: Any = self.transformer.config
-        return int(config.condition.rows if hasattr(config, "condition") else config.max_text + 1)
 
     @property
     def grid(self) -> Grid:

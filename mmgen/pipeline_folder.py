@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmgen.models.text import TextTokenizer
     from mmgen.models.text_features import TextEncoder
     from mmgen.models.unified import UnifiedModel
+    from mmgen.models.velocity import VelocityModel
 
 PIPELINE_FILE = "pipeline.json"
 FORMAT = 1
@@ -157,7 +158,9 @@ def read_info(folder: Path) -> PipelineInfo:
 
 def load_parts(
     folder: Path, info: PipelineInfo, text_encoder: str | Path | None = None
-) -> tuple[TextTokenizer | TextEncoder | None, Any, UnifiedModel | ConditionalModel]:
+) -> tuple[
+    TextTokenizer | TextEncoder | None, Any, UnifiedModel | ConditionalModel | VelocityModel
+]:
     """Load text component, visual tokenizer and transformer.
 
     Args:
@@ -193,9 +196,16 @@ def _facts(text: Any, vision: Any, transformer: Any, info: PipelineInfo) -> list
     """What the pieces must agree on."""
     from mmgen.models.conditions import FeatureConfig
     from mmgen.models.unified import UnifiedConfig
+    from mmgen.models.velocity import VelocityConfig
 
     config = transformer.config
-    facts: list[Fact] = [("codes", vision.codebook_size, config.codebook_size)]
+    if isinstance(config, VelocityConfig):
+        facts: list[Fact] = [
+            ("codes (0: latents)", vision.codebook_size or 0, 0),
+            ("channels of a latent", vision.channels, config.channels),
+        ]
+    else:
+        facts = [("codes", vision.codebook_size, config.codebook_size)]
     if isinstance(config, UnifiedConfig):
         facts.insert(0, ("ids of text", text.vocab_size, config.text_vocab))
     elif text is not None and isinstance(config.condition, FeatureConfig):

@@ -75,13 +75,10 @@ def condition_kind(pipe: Pipeline) -> str:
     return "text" if condition is None else str(condition.kind)
 
 
-def known_codes(pipe: Pipeline, ids: Tensor) -> Tensor:
-    """Decided ids (B, t, h, w) as codes; a head may say words of its condition, too."""
-    condition: Any = getattr(pipe.transformer.config, "condition", None)
-    if not getattr(condition, "extra_ids", 0):
-        return ids
-    codes: Tensor = pipe.transformer.codes_of(ids)  # type: ignore[union-attr, operator]
-    return codes
+def extra_ids(pipe: Pipeline) -> int:
+    """Ids that a head may say although they are no codes."""
+    condition = getattr(pipe.transformer.config, "condition", None)
+    return int(getattr(condition, "extra_ids", 0))
 
 
 def part_read(pipe: Pipeline, prompt: str) -> str | None:
@@ -106,7 +103,8 @@ def prefix_of(pipe: Pipeline, request: Request) -> Prefix:
     model = pipe.transformer
     if isinstance(model, UnifiedModel):
         return _text_prefix(pipe, model, request)
-    return model.prefix(_given(pipe, request), request.guided)
+    given: Any = _given(pipe, request)  # labels where the model takes nothing else
+    return model.prefix(given, request.guided)
 
 
 def _text_prefix(pipe: Pipeline, model: UnifiedModel, request: Request) -> Prefix:

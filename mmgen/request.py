@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmgen.models.units import Unit
     from mmgen.pipeline_folder import SamplingDefaults
     from mmgen.sample.engine import DecodeSettings
+    from mmgen.sample.flow import FlowSettings
     from mmgen.sample.guidance import Ramp
 
 BATCH = 64  # pictures decoded together; more would save no time and need more memory
@@ -53,7 +54,7 @@ class Request:
     """B subjects and seeds, one schedule, one set of settings.
 
     Where codes are drawn in sub-tokens, `sub_tokens` has the settings of each, and `settings` are
-    those of the first.
+    those of the first. Where latents are drawn, `flow` says how.
     """
 
     subjects: list[Subject]
@@ -64,6 +65,7 @@ class Request:
     settings: DecodeSettings
     reproducible: bool
     sub_tokens: tuple[DecodeSettings, ...] = ()
+    flow: FlowSettings | None = None
 
     @property
     def guided(self) -> bool:
@@ -85,7 +87,7 @@ class Request:
 
     def recipe(self, i: int) -> dict[str, Any]:
         """What draws picture i again, besides the weights."""
-        draw, guidance = self.settings.draw, self.settings.guidance
+        guidance = self.settings.guidance
         subject = self.subjects[i]
         shown: dict[str, Any] = {"class_label": subject}
         if isinstance(subject, str):
@@ -100,11 +102,19 @@ class Request:
             "guidance_scale": [own.guidance.scale for own in self.sub_tokens] or guidance.scale,
             "guidance_interval": None if guidance.stop is None else [guidance.start, guidance.stop],
             "guidance_ramp": guidance.ramp,
+            **self._how_it_is_drawn(),
+            "reproducible": self.reproducible,
+        }
+
+    def _how_it_is_drawn(self) -> dict[str, Any]:
+        if self.flow is not None:
+            return {"solver": self.flow.solver, "num_inference_steps": self.flow.steps}
+        draw = self.settings.draw
+        return {
             "temperature": [own.draw.temperature for own in self.sub_tokens] or draw.temperature,
             "top_k": draw.top_k,
             "top_p": draw.top_p,
             "min_p": draw.min_p,
-            "reproducible": self.reproducible,
         }
 
 
@@ -187,17 +197,17 @@ def settings_of(
     from mmgen.sample.engine import DecodeSettings
     from mmgen.sample.guidance import Guidance
 
-    filters = {
-        "top_k": _first(top_k, usual.top_k),
-        "top_p": _first(top_p, usual.top_p),
-        "min_p": _first(min_p, usual.min_p),
-    }
+    draw = DrawSettings(
+        top_k=_first(top_k, usual.top_k),
+        top_p=_first(top_p, usual.top_p),
+        min_p=_first(min_p, usual.min_p),
+    )
     start, stop = guidance_interval or (0.0, None)
     ramp = guidance_ramp or usual.guidance_ramp
     warmth = _first(temperature, usual.temperature)
     scale = _first(guidance_scale, usual.guidance_scale)
     return tuple(
-        DecodeSettings(DrawSettings(t, **filters), Guidance(s, start, stop, ramp=ramp))
+        DecodeSettings(replace(draw, temperature=t), Guidance(s, start, stop, ramp=ramp))
         for t, s in zip(
             _spread("temperature", warmth, sub_tokens), _spread("guidance_scale", scale, sub_tokens)
         )

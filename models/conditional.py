@@ -77,7 +77,8 @@ class ConditionalModel(nn.Module, Saved):
 
     @property
     def _vocabulary(self) -> int:
-        return self.config.codebook_size + self.config.condition.extra_ids
+        ids: int = self.config.codebook_size + self.config.condition.extra_ids
+        return ids
 
     # -- training ------------------------------------------------------------------------------
 

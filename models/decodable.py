@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from mmgen.models.cache import KVCache
 from mmgen.models.plan import Plan
 from mmgen.models.rows import Cursor, Rows
 
@@ -52,11 +51,14 @@ class Decodable(Protocol):
                 are looked at.
             unit: what the picture's marker says; networks without markers pass over it.
             cursor: where the picture begins.
-            tables: of `tables()`.
+            tables: of `tables()`, or what the decider gives.
         """
 
-    def run(self, rows: Rows, cache: KVCache | None = None) -> Any:
-        """Hidden states of the rows; with a cache, lane-0 rows are kept in it."""
+    def run(self, rows: Rows, cache: Any = None) -> Any:
+        """Hidden states of the rows of `image_rows`; lane-0 rows are kept in the cache, if given.
+
+        Kept rows must come first among the rows that are fed.
+        """
 
     def queries(self, hidden: Any, heads: tuple[str, ...], reads: Tensor) -> Tensor:
         """What the heads say about each slot, averaged, before anything that costs much.
@@ -73,5 +75,5 @@ class Decodable(Protocol):
     def logits(self, queries: Tensor, tables: Any) -> Tensor:
         """(B, n, ...) to (B, n, K) float32."""
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache of `capacity` rows."""
+    def new_cache(self, batch: int, capacity: int) -> Any:
+        """An empty cache of `capacity` rows, or one for each stack."""

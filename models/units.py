@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mmgen.config import later
 from mmgen.errors import ConfigError, suggestion
 from mmgen.models.plan import Input, Plan, compile_plan
 from mmgen.models.schedule import Grid, make_schedule
@@ -20,6 +21,7 @@ class Unit:
         prediction: shift, neighbors or self.
         weight: how often training draws it.
         start: how shift decides its first block: learned, hybrid or given (`compile_plan`).
+        continuous: a block is asked for by noise, not by mask tokens: it holds latents.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Unit:
     prediction: str
     weight: float = 1.0
     start: Literal["learned", "hybrid", "given"] = "learned"
+    continuous: bool = later(False)
 
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
@@ -45,13 +48,15 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
     """Compile a unit's schedule; a unit of order `random` draws its permutation from `seed`.
 
     Raises:
-        ConfigError: the order or the prediction does not fit, or is for continuous latents only.
+        ConfigError: the order or the prediction does not fit, or is for continuous latents only
+            and the unit is not.
     """
     order = unit.order
     if order == "random":
         sites = grid[0] * grid[1] * grid[2]
         order = f"random:{seed}:{min(sites, max(2, round(sites**0.5)))}"
-    plan = compile_plan(make_schedule(order, grid), unit.prediction, start=unit.start)
-    if (plan.input == Input.NOISE).any():
+    schedule = make_schedule(order, grid)
+    plan = compile_plan(schedule, unit.prediction, start=unit.start, continuous=unit.continuous)
+    if (plan.input == Input.NOISE).any() and not unit.continuous:
         raise ConfigError(f"Order '{order}' draws continuous latents; this model draws codes.")
     return plan

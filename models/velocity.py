@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from mmgen.errors import ConfigError
 from mmgen.models.backbone import Backbone, BackboneConfig, Modulation, make_norm
 from mmgen.models.cache import KVCache
+from mmgen.models.conditions import ClassConfig
 from mmgen.models.decodable import Prefix
 from mmgen.models.flow import FlowDraws, Noised, add_noise, time_level
 from mmgen.models.plan import Plan, compile_plan
 from mmgen.models.rope import Rope, rope_table
 from mmgen.models.rows import Cursor, Rows, row_mask
 from mmgen.models.schedule import Schedule, make_schedule
+from mmgen.models.units import Unit, find_unit
 from mmgen.saving import Saved
 
 
@@ -77,6 +79,25 @@ class VelocityConfig:
     def width(self) -> int:
         """W."""
         return self.stacks[0].width
+
+    @property
+    def condition(self) -> ClassConfig:
+        """What a picture is conditioned on."""
+        return ClassConfig(classes=self.classes)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The one schedule; its name is the first word of the order."""
+        name = self.order.split(":")[0]
+        return (Unit(name, self.order, "self", continuous=True),)
+
+    def unit(self, name: str) -> Unit:
+        """The unit of that name.
+
+        Raises:
+            ConfigError: the weights were not trained on it.
+        """
+        return find_unit(self.units, name)
 
 
 class Conditions(NamedTuple):
@@ -192,24 +213,24 @@ class VelocityModel(nn.Module, Saved):
         self,
         plan: Plan,
         chosen: Tensor,
-        values: Tensor,
+        codes: Tensor,
         unit: str,
         cursor: Cursor,
         tables: Moment,
     ) -> LatentRows:
         """Some rows of a plan; see `Decodable`. `tables` tells their labels and times."""
-        device = values.device
+        device = codes.device
         slot, block = plan.source[chosen], plan.block[chosen]
         time = tables.time[(block - 1).to(device)]
         if bool((block == block[0]).all()):
             time = time[:1]  # one time for all rows: its modulation is not repeated
         row = tables.label[:, None] * tables.conditions.times + time
         return LatentRows(
-            x=values[:, slot.to(device)],
+            x=codes[:, slot.to(device)],
             coords=plan.coords[chosen][None].to(device),
             block=(cursor.block + block).to(device),
             lane=plan.lane[chosen].to(device),
-            valid=torch.ones(len(values), len(chosen), dtype=torch.bool, device=device),
+            valid=torch.ones(len(codes), len(chosen), dtype=torch.bool, device=device),
             slot=slot.to(device),
             modulations=tuple(Modulation(blocks, row) for blocks in tables.conditions.stacks),
         )
@@ -226,8 +247,9 @@ class VelocityModel(nn.Module, Saved):
 
     # -- network -------------------------------------------------------------------------------
 
-    def run(self, rows: LatentRows, cache: tuple[KVCache, ...] | None = None) -> Tensor:
-        """Velocities (B, R, C) of the rows; see `Decodable`."""
+    def run(self, rows: Rows, cache: tuple[KVCache, ...] | None = None) -> Tensor:
+        """Velocities (B, R, C) of the rows of `image_rows`; see `Decodable`."""
+        assert isinstance(rows, LatentRows)
         each = cache or (None,) * len(self.stacks)
         mask = row_mask(rows, each[0])
         x = rows.x.to(self.out.weight.dtype)

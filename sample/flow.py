@@ -81,6 +81,10 @@ class FlowSettings:
             return torch.linspace(1.0, self.last_time, count, dtype=torch.float64)
         return torch.linspace(1.0, 0.0, count + 1, dtype=torch.float64)[:-1]
 
+    def all_times(self, blocks: int) -> list[Tensor]:
+        """`times` of every block."""
+        return [self.times(block, blocks) for block in range(blocks)]
+
 
 def solve(
     solver: Solver, velocity: Velocity, noise: Tensor, times: Tensor, step_noise: StepNoise
@@ -171,8 +175,7 @@ class FlowDecider:
 
     @cached_property
     def _times(self) -> list[Tensor]:
-        blocks = self.model.schedule.blocks
-        return [self.settings.times(block, blocks) for block in range(blocks)]
+        return self.settings.all_times(self.model.schedule.blocks)
 
     @cached_property
     def _kinds(self) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,16 @@ def sample(
     min_p: Annotated[
         float | None, typer.Option(help="Only tokens at least this likely, relative to the best.")
     ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INT[,INT]",
+            help="Solver steps, for weights that draw latents. Several: one for each block.",
+        ),
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="euler, heun, euler-maruyama, for the same weights.")
+    ] = None,
     negative: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
     scale: Annotated[
         int | None,
@@ -95,6 +105,8 @@ def sample(
     ] = None,
 ) -> None:
     """Draw what the prompts say, or classes. Several pictures also make a labelled sheet."""
+    if not prompts and not classes:
+        raise UserError("There is nothing to draw; give a prompt, or --class NUMBER.")
     if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
     if threads is not None and threads < 1:
@@ -113,6 +125,8 @@ def sample(
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
+        "num_inference_steps": _counts("--steps", steps),
+        "solver": solver,
         "reproducible": reproducible,
     }
     with progress_of("Drawing") as update:
@@ -144,6 +158,19 @@ def _numbers(option: str, words: str | None) -> float | list[float] | None:
     except ValueError:
         raise UserError(f"{option} is '{words}'; give a number, or several as 1.9,2.0.") from None
     return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _counts(option: str, words: str | None) -> int | list[int] | None:
+    """A whole number, or several between commas."""
+    if words is None:
+        return None
+    try:
+        counts = [int(word) for word in words.split(",")]
+    except ValueError:
+        raise UserError(
+            f"{option} is '{words}'; give a whole number, or several as 50,38,26,15."
+        ) from None
+    return counts if len(counts) > 1 else counts[0]
 
 
 def _interval(words: str | None) -> tuple[float, float] | None:

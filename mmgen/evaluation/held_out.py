@@ -44,7 +44,7 @@ def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
         for item in (real.items[i] for i in places)
     ]
     codes = _encode(pipeline, real.pictures[places])
-    config = pipeline.transformer.config
+    config = pipeline.two_way()[1].config
     losses = {unit.name: _unit_loss(pipeline, unit, codes, prompts) for unit in config.units}
     return {
         "pictures": len(places),

@@ -62,6 +62,14 @@ def test_sample_refuses(
     assert [path.name for path in tmp_path.rglob("*")] == ["a-file"]
 
 
+def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    assert_one_sentence(mmgen("sample", cwd=tmp_path), "give a prompt, or --class NUMBER")
+    both = ("sample", "a cat", "--class", "1", "--model", tiny)
+    assert_one_sentence(mmgen(*both, cwd=tmp_path), "not both")
+    words = ("sample", "--class", "1", "--model", tiny)
+    assert_one_sentence(mmgen(*words, cwd=tmp_path), "draw from text; give a prompt")
+
+
 @pytest.mark.parametrize("place", ["locked", "locked/new", "locked/cat.png"])
 def test_sample_refuses_a_locked_folder(
     place: str, mmgen: Commands, tiny: Path, tmp_path: Path
@@ -185,7 +193,6 @@ def test_orders_refuses(mmgen: Commands, tmp_path: Path) -> None:
 USAGE = [
     ((), ""),
     (("sampel",), "No such command 'sampel'"),
-    (("sample",), "Missing argument"),
     (("sample", "a cat", "--sede", "1"), "No such option: --sede"),
     (("sample", "a cat", "--seed", "one"), "Invalid value for '--seed'"),
     (("sample", "a cat", "-n", "1.5"), "Invalid value for '-n' / '--count'"),
@@ -207,6 +214,11 @@ def test_wrong_usage_is_plain(
     assert done.code == 2 and said in told and told.startswith(("Usage:", "Error:")), done
     assert "Traceback" not in told and "╭" not in told
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_draw_is_said(mmgen: Commands, tmp_path: Path) -> None:
+    done = mmgen("sample", cwd=tmp_path)  # a prompt is no must: class labels draw, too
+    assert_one_sentence(done, "There is nothing to draw; give a prompt, or class labels.")
 
 
 def test_the_folder_of_a_run_names_its_pipeline(

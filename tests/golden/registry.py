@@ -21,9 +21,6 @@ from torch import Tensor
 
 Comparisons = Mapping[str, Callable[[Case], Tensor]]
 
-# Systems and tasks that are not there yet. An entry that has become true is an error.
-MISSING: frozenset[tuple[str, str]] = frozenset()
-
 
 def compare(case: Case) -> Comparisons:
     """The computations for a case; none if nothing answers for it."""
@@ -41,11 +38,6 @@ def comparisons() -> dict[tuple[str, str], Any]:
             assert key not in found, f"{key} is answered for twice"
             found[key] = value
     return found
-
-
-def is_missing(case: Case) -> bool:
-    """Whether the case waits for its system."""
-    return (case.system, case.task) in MISSING
 
 
 def must_fail(case: Case) -> str:

@@ -103,15 +103,15 @@ def on_meta(shapes: Shapes) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "guidance", "temperature"),
+    ("name", "millions", "guidance", "temperature"),
     [
-        ("IBQ-B", 2.25, 1.1),
-        ("IBQ-L", 2.0, 1.0),
-        ("IBQ-XL", 2.35, 1.15),
-        ("IBQ-XXL", 2.85, 1.2),
+        ("IBQ-B", 342, 2.25, 1.1),
+        ("IBQ-L", 649, 2.0, 1.0),
+        ("IBQ-XL", 1100, 2.35, 1.15),
+        ("IBQ-XXL", 2100, 2.85, 1.2),
     ],
 )
-def test_published_sizes(name: str, guidance: float, temperature: float) -> None:
+def test_published_sizes(name: str, millions: int, guidance: float, temperature: float) -> None:
     options = ibq_ar.PRESETS[name]
     shapes = official_shapes(options)
     tensors = on_meta(shapes)
@@ -122,6 +122,7 @@ def test_published_sizes(name: str, guidance: float, temperature: float) -> None
     assert (config.grid, converted.image_size) == ((1, 16, 16), 256)
     own = sum(p.numel() for p in converted.network.parameters())
     assert own == sum(torch.Size(shape).numel() for shape in shapes.values())
+    assert abs(own / 1e6 - millions) < 0.03 * millions
     assert converted.sampling is not None
     assert (converted.sampling.guidance_scale, converted.sampling.temperature) == (
         guidance,
