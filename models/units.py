@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mmgen.config import later
 from mmgen.errors import ConfigError, suggestion
 from mmgen.models.plan import Input, Plan, compile_plan
 from mmgen.models.schedule import Grid, make_schedule
@@ -26,7 +27,7 @@ class Unit:
     order: str
     prediction: str
     weight: float = 1.0
-    start: Literal["learned", "hybrid", "given"] = "learned"
+    start: Literal["learned", "hybrid", "given"] = later("learned")
 
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
