@@ -28,12 +28,8 @@ class Unit:
     order: str
     prediction: str
     weight: float = 1.0
-<<<<<<< HEAD
-    start: Literal["learned", "hybrid", "given"] = "learned"
-    continuous: bool = later(False)
-=======
     start: Literal["learned", "hybrid", "given"] = later("learned")
->>>>>>> conv
+    continuous: bool = later(False)
 
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
