@@ -23,7 +23,7 @@ from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import gpt_images as images
 from mmgen.published import keymap
 from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
 NEIGHBOR = Unit("neighbor", "neighbor", "neighbors")
@@ -83,7 +83,8 @@ def convert_images(
     network = build(config, halves(fuse(tensors), config.backbone), IMAGE_RULES, where)
     scale = 7.5 if given.model_type == "t2i" else 2.0  # specs/nar.md 3.6 and 4
     sampling = SamplingDefaults("neighbor", guidance_scale=scale)
-    return Converted("transformer", network, images.image_size(given), sampling)
+    notes = images.size_notes(given, options, where)
+    return Converted("transformer", network, images.image_size(given), sampling, notes)
 
 
 # -- clips ---------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def read_clip_options(
         "num_classes": len(tensors[images.LABEL]) - 1,
         "max_seq_len": tensors["abs_pe"].shape[1] - 1,
     }
-    images.refuse_contradictions(facts, options, where)
+    refuse_contradictions(facts, options, where)
     defaults = {"n_head": 6 if dim == 384 else images.heads_of(dim, options, where)}
     if facts["max_seq_len"] == 4 * 16 * 16:
         defaults["latent_shape"] = (4, 16, 16)

@@ -63,9 +63,9 @@ def test_sample_refuses(
 
 
 def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
-    assert_one_sentence(mmgen("sample", cwd=tmp_path), "give a prompt, or --class NUMBER")
+    assert_one_sentence(mmgen("sample", cwd=tmp_path), "give a prompt, --class NUMBER or --frames FILE")
     both = ("sample", "a cat", "--class", "1", "--model", tiny)
-    assert_one_sentence(mmgen(*both, cwd=tmp_path), "not both")
+    assert_one_sentence(mmgen(*both, cwd=tmp_path), "not several of them")
     words = ("sample", "--class", "1", "--model", tiny)
     assert_one_sentence(mmgen(*words, cwd=tmp_path), "draw from text; give a prompt")
 
@@ -214,11 +214,6 @@ def test_wrong_usage_is_plain(
     assert done.code == 2 and said in told and told.startswith(("Usage:", "Error:")), done
     assert "Traceback" not in told and "╭" not in told
     assert not list(tmp_path.iterdir())
-
-
-def test_nothing_to_draw_is_said(mmgen: Commands, tmp_path: Path) -> None:
-    done = mmgen("sample", cwd=tmp_path)  # a prompt is no must: class labels draw, too
-    assert_one_sentence(done, "There is nothing to draw; give a prompt, or class labels.")
 
 
 def test_the_folder_of_a_run_names_its_pipeline(
