@@ -223,13 +223,21 @@ def _philox(counter: _Counter, key: tuple[Tensor, Tensor]) -> Tensor:
     # of a product; the mask removes the sign that >> spreads, and in the end the high halves.
     device = key[0].device
     c0, c1, c2, c3 = (torch.as_tensor(word, device=device) for word in counter)
-    for turn in range(_ROUNDS):
-        k0, k1 = ((word + turn * weyl) & _MASK for word, weyl in zip(key, _WEYL))
-        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = ((second >> 32) ^ c1 ^ k0) & _MASK, ((first >> 32) ^ c3 ^ k1) & _MASK
+    # Tensors, since an operation converts a Python number each time.
+    mask, low, high = torch.tensor((_MASK, *_MULTIPLIERS), device=device).unbind()
+    for k0, k1 in zip(*_turn_keys(key, mask)):
+        first, second = c0 * low, c2 * high
+        c0, c2 = ((second >> 32) ^ c1 ^ k0) & mask, ((first >> 32) ^ c3 ^ k1) & mask
         c1, c3 = second, first
-    words = torch.broadcast_tensors(c0, c1 & _MASK, c2, c3 & _MASK)  # type: ignore[no-untyped-call]
+    words = torch.broadcast_tensors(c0, c1 & mask, c2, c3 & mask)  # type: ignore[no-untyped-call]
     return torch.stack(words, dim=-1)
+
+
+def _turn_keys(key: tuple[Tensor, Tensor], mask: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    # The key of every round, one sequence a word.
+    for word, weyl in zip(key, _WEYL):
+        turns = torch.arange(_ROUNDS, device=word.device).view(-1, *[1] * word.dim())
+        yield ((word + turns * weyl) & mask).unbind()
 
 
 def _key(seeds: Tensor) -> tuple[Tensor, Tensor]:
