@@ -23,12 +23,7 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError
-from mmgen.portable import join, pexp, plog, split, two_atanh
-
-__all__ = [
-    *("SEED_LIMIT", "Purpose", "gaussian", "gumbel", "gumbel_argmax", "gumbel_at"),
-    *("pexp", "philox", "picture_seeds", "plog"),
-]
+from mmgen.portable import join, plog, split, two_atanh
 
 SEED_LIMIT = 2**63
 

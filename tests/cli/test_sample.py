@@ -70,7 +70,12 @@ def test_classes_are_drawn(mmgen: Commands, classes: Path, tmp_path: Path) -> No
     files = draw(mmgen, classes, tmp_path, *words)
     assert [file.name for file in files] == ["class-2.png", "class-0.png", "class-2-sheet.png"]
     recipe = read_recipe(files[0])
-    assert {"class_label": 2, "guidance_scale": 4.0, "top_k": 0, "seed": 1}.items() <= recipe.items()
+    assert {
+        "class_label": 2,
+        "guidance_scale": 4.0,
+        "top_k": 0,
+        "seed": 1,
+    }.items() <= recipe.items()
     assert pixels(files[0]).shape == (64, 64, 3)
 
 
