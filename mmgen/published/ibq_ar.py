@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -26,8 +26,10 @@ from mmgen.published.keymap import count
 from mmgen.published.options import official
 from mmgen.published.systems import Converted, Part, Shapes
 
+T = TypeVar("T")
 GENERATOR, TOKENIZER = "transformer.", "first_stage_model."  # what stands before their keys
 CLASSES = "class_emb.embedding_table.weight"
+NEEDED = frozenset({CLASSES, "tok_emb.weight", "head_nm.rmsnorm.weight"})
 TOKEN = Unit("token", "raster", "shift")
 RULES = (
     *block_rules("blocks"),
@@ -42,14 +44,10 @@ RULES = (
 TABLE = (r"tok_emb\.weight", "code_embedding.weight")
 CODEBOOK = (r"tok_emb\.weight", "code_embedding.codebook.weight")
 
+SIZES = {"IBQ-B": (16, 1024), "IBQ-L": (20, 1280), "IBQ-XL": (24, 1536), "IBQ-XXL": (30, 1920)}
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"n_layer": depth, "n_head": depth, "n_embd": width, "vocab_size": 16384}
-    for name, depth, width in (
-        ("IBQ-B", 16, 1024),
-        ("IBQ-L", 20, 1280),
-        ("IBQ-XL", 24, 1536),
-        ("IBQ-XXL", 30, 1920),
-    )
+    for name, (depth, width) in SIZES.items()
 }
 # Guidance and temperature of the published evaluation, by width.
 EVALUATION = {1024: (2.25, 1.1), 1280: (2.0, 1.0), 1536: (2.35, 1.15), 1920: (2.85, 1.2)}
@@ -159,12 +157,12 @@ def square(block_size: int, where: str) -> tuple[int, int, int]:
     return 1, side, side
 
 
-def share_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of one of the networks in a generator's file, without their prefix."""
-    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+def share_of(whole: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """Tensors or shapes of one of the networks in a generator's file, without their prefix."""
+    return {key.removeprefix(prefix): t for key, t in whole.items() if key.startswith(prefix)}
 
 
-def share_holds(shapes: Shapes, prefix: str, needed: frozenset[str]) -> bool:
+def share_holds(shapes: Shapes, prefix: str, needed: frozenset[str] = frozenset()) -> bool:
     """Whether a generator's file has these keys behind a prefix, and nothing but two networks."""
     known = all(key.startswith((GENERATOR, TOKENIZER)) for key in shapes)
     return known and {prefix + key for key in needed} <= set(shapes)
@@ -179,19 +177,15 @@ def convert_tokenizer(
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether a generator's file holds IBQ's tokenizer."""
-    own = {k.removeprefix(TOKENIZER): s for k, s in shapes.items() if k.startswith(TOKENIZER)}
-    return share_holds(shapes, TOKENIZER, frozenset()) and ibq.recognise_tokenizer(own)
+    own = share_of(shapes, TOKENIZER)
+    return share_holds(shapes, TOKENIZER) and ibq.recognise_tokenizer(own)
 
 
 _part = partial(Part, system="ibq", licence="Apache-2.0", source="TencentARC/SEED-Voken")
 PARTS = (
     _part(
         name="class-conditional generator",
-        recognise=partial(
-            share_holds,
-            prefix=GENERATOR,
-            needed=frozenset({"tok_emb.weight", CLASSES, "head_nm.rmsnorm.weight"}),
-        ),
+        recognise=partial(share_holds, prefix=GENERATOR, needed=NEEDED),
         convert=convert,
         component="transformer",
     ),

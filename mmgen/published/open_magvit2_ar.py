@@ -151,8 +151,8 @@ def convert_tokenizer(
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether a generator's file holds Open-MAGVIT2's tokenizer."""
-    own = {k.removeprefix(TOKENIZER): s for k, s in shapes.items() if k.startswith(TOKENIZER)}
-    return share_holds(shapes, TOKENIZER, frozenset()) and open_magvit2.recognise_tokenizer(own)
+    own = share_of(shapes, TOKENIZER)
+    return share_holds(shapes, TOKENIZER) and open_magvit2.recognise_tokenizer(own)
 
 
 _part = partial(Part, system="open-magvit2", licence="Apache-2.0", source="TencentARC/SEED-Voken")
