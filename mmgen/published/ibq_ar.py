@@ -14,13 +14,20 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from mmgen.errors import ConfigError
 from mmgen.models.conditional import ConditionalConfig, Tap
 from mmgen.models.conditions import ClassConfig
 from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import ibq
-from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
+from mmgen.published.gpt_blocks import (
+    backbone_config,
+    block_rules,
+    build,
+    fuse,
+    halves,
+    heads_of,
+    square,
+)
 from mmgen.published.gpt_images import PATCH, refuse_contradictions
 from mmgen.published.keymap import count
 from mmgen.published.options import official
@@ -123,38 +130,6 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
 
 
 # -- also Open-MAGVIT2's -------------------------------------------------------------------------
-
-
-def heads_of(
-    presets: Mapping[str, Mapping[str, Any]],
-    name: str,
-    width: int,
-    options: Mapping[str, Any],
-    where: str,
-) -> Any:
-    """Number of heads: no tensor tells it, but every published width has one.
-
-    Raises:
-        ConfigError: another width, and no option that says it.
-    """
-    published = {size[name]: size["n_head"] for size in presets.values()}
-    if "n_head" not in options and width not in published:
-        raise ConfigError(f"{where} has no published width ({width}); say its heads with n_head=.")
-    return options.get("n_head", published.get(width))
-
-
-def square(block_size: int, where: str) -> tuple[int, int, int]:
-    """The grid of so many tokens.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    side = isqrt(block_size)
-    if side < 1 or side * side != block_size:
-        raise ConfigError(
-            f"block_size {block_size} of {where} is no square; give that of a whole picture."
-        )
-    return 1, side, side
 
 
 def share_of(whole: Mapping[str, T], prefix: str) -> dict[str, T]:

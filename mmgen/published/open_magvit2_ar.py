@@ -21,7 +21,15 @@ from mmgen.models.conditions import ClassConfig
 from mmgen.models.factorized import FactorizedConfig, FactorizedModel
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import open_magvit2
-from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
+from mmgen.published.gpt_blocks import (
+    backbone_config,
+    block_rules,
+    build,
+    fuse,
+    halves,
+    heads_of,
+    square,
+)
 from mmgen.published.gpt_images import PATCH, refuse_contradictions
 from mmgen.published.ibq_ar import (
     CLASSES,
@@ -29,10 +37,8 @@ from mmgen.published.ibq_ar import (
     IGNORED,
     TOKEN,
     TOKENIZER,
-    heads_of,
     share_holds,
     share_of,
-    square,
 )
 from mmgen.published.keymap import count
 from mmgen.published.options import official
