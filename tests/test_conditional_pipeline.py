@@ -15,6 +15,7 @@ from tiny_conditional import CLASSES, WORDS, conditional_pipeline, load_encoder,
 from tiny_pipeline import SIZE, tiny_pipeline
 
 from mmgen.cli.output import write
+from mmgen.drawing import parts_of
 from mmgen.errors import CheckpointError, ConfigError, UserError
 from mmgen.models.caption_cleaning import clean_caption
 from mmgen.models.text_features import TextEncoder
@@ -83,7 +84,7 @@ def test_pieces_that_do_not_fit_are_refused(classes: Pipeline, tmp_path: Path) -
     [
         ({}, "nothing to draw"),
         ({"prompt": "a cat"}, "draw classes, not text; give class labels"),
-        ({"prompt": "a cat", "class_labels": 1}, "not both"),
+        ({"prompt": "a cat", "class_labels": 1}, "not several of them"),
         ({"class_labels": []}, "list of class labels is empty"),
         ({"class_labels": ["cat"]}, "whole numbers"),
         ({"class_labels": [True]}, "whole numbers"),
@@ -110,10 +111,10 @@ def test_large_caches_make_small_batches(
     classes: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = classes.request(class_labels=[1] * 9)
-    assert [len(part.seeds) for part in classes._parts(request)] == [9]
+    assert [len(part.seeds) for part in parts_of(classes, request)] == [9]
     one = 8 * 2 * 17 * 4 * 32  # bytes of a guided picture: two branches, keys and values in float32
-    monkeypatch.setattr("mmgen.pipeline.CACHE_BYTES", 4 * one)
-    assert [len(part.seeds) for part in classes._parts(request)] == [4, 4, 1]
+    monkeypatch.setattr("mmgen.drawing.CACHE_BYTES", 4 * one)
+    assert [len(part.seeds) for part in parts_of(classes, request)] == [4, 4, 1]
 
 
 # -- captions ----------------------------------------------------------------------------------
