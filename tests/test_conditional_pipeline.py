@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_conditional import CLASSES, WORDS, conditional_pipeline, load_encoder, save_encoder
+from tiny_drawing import CLASSES, WORDS, conditional_pipeline, load_encoder, save_encoder
 from tiny_pipeline import SIZE, tiny_pipeline
 
 from mmgen.cli.output import write

@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from mmgen.errors import ConfigError
 from mmgen.models.conditional import ConditionalConfig, Tap
 from mmgen.models.conditions import ClassConfig, FeatureConfig
 from mmgen.models.units import Unit
 from mmgen.published import keymap
 from mmgen.published.gpt_blocks import backbone_config, block_rules, heads_of, square
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Shapes
 
 SIZES: dict[str, dict[str, int]] = {
@@ -34,6 +33,7 @@ SIZES: dict[str, dict[str, int]] = {
     "GPT-3B": {"n_layer": 24, "n_head": 32, "dim": 3200},
     "GPT-7B": {"n_layer": 32, "n_head": 32, "dim": 4096},
 }
+PIXELS = re.compile(r"_(256|384|512)(?!\d)")  # in the name of a published file
 PATCH = 16  # pixels a side of a token, with the tokenizer that the weights were trained on
 
 # Official arguments that say nothing about inference, or that the sizes of the tensors say.
@@ -125,19 +125,6 @@ def facts_of(tensors: Mapping[str, Tensor], extra: int) -> dict[str, Any]:
     return facts | {"model_type": "t2i"} | told
 
 
-def refuse_contradictions(facts: Mapping[str, Any], options: Mapping[str, Any], where: str) -> None:
-    """Refuse options that the tensors contradict.
-
-    Raises:
-        ConfigError: names the first one.
-    """
-    for name, fact in facts.items():
-        if options.get(name, fact) != fact:
-            raise ConfigError(
-                f"{where} has {name} {fact}, not {options[name]!r}; leave that option out."
-            )
-
-
 def image_config(
     given: Options, tensors: Mapping[str, Tensor], where: str, unit: Unit, taps: tuple[Tap, ...]
 ) -> ConditionalConfig:
@@ -165,8 +152,18 @@ def image_size(given: Options) -> int:
 
 def block_size(where: str) -> int:
     """Tokens of a picture: published files name their pixels (`c2i_B_384.pt`); else 256 pixels."""
-    told = re.search(r"_(256|384|512)(?!\d)", Path(where).stem)
+    told = PIXELS.search(Path(where).stem)
     return (int(told[1] if told else 256) // PATCH) ** 2
+
+
+def size_notes(given: Options, options: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Where the size comes from, since no tensor tells it."""
+    if "block_size" in options:
+        return ()
+    size = image_size(given)
+    if PIXELS.search(Path(where).stem):
+        return (f"{size} pixels, as the file's name says",)
+    return (f"{size} pixels assumed; say block_size= (tokens of a picture) if it is another size",)
 
 
 def without_stale(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,9 +28,9 @@ from mmgen.published.gpt_blocks import (
     heads_of,
     square,
 )
-from mmgen.published.gpt_images import PATCH, refuse_contradictions
+from mmgen.published.gpt_images import PATCH
 from mmgen.published.keymap import count
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
 T = TypeVar("T")

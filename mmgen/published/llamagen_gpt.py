@@ -21,6 +21,7 @@ from mmgen.published.gpt_images import (
     image_size,
     is_transformer,
     read,
+    size_notes,
     without_stale,
 )
 from mmgen.published.systems import Converted, Part
@@ -42,7 +43,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     unit = Unit("token", "raster", "shift")
     config = image_config(given, tensors, where, unit, taps=(Tap("x", given.n_layer),))
     network = build(config, halves(fuse(tensors), config.backbone), RULES, where)
-    return Converted("transformer", network, image_size(given), sampling_defaults(given))
+    notes = size_notes(given, options, where)
+    return Converted("transformer", network, image_size(given), sampling_defaults(given), notes)
 
 
 def sampling_defaults(given: Options) -> SamplingDefaults:

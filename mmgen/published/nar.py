@@ -30,7 +30,7 @@ from mmgen.published.gpt_blocks import (
     halves,
     heads_of,
 )
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
 NEIGHBOR = Unit("neighbor", "neighbor", "neighbors")
@@ -90,7 +90,8 @@ def convert_images(
     network = build(config, halves(fuse(tensors), config.backbone), IMAGE_RULES, where)
     scale = 7.5 if given.model_type == "t2i" else 2.0  # specs/nar.md 3.6 and 4
     sampling = SamplingDefaults("neighbor", guidance_scale=scale)
-    return Converted("transformer", network, images.image_size(given), sampling)
+    notes = images.size_notes(given, options, where)
+    return Converted("transformer", network, images.image_size(given), sampling, notes)
 
 
 # -- clips ---------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ def read_clip_options(
         "num_classes": len(tensors[images.LABEL]) - 1,
         "max_seq_len": tensors["abs_pe"].shape[1] - 1,
     }
-    images.refuse_contradictions(facts, options, where)
+    refuse_contradictions(facts, options, where)
     defaults = {"n_head": heads_of(CLIP_SIZES, "dim", dim, options, where)}
     if facts["max_seq_len"] == 4 * 16 * 16:
         defaults["latent_shape"] = (4, 16, 16)

@@ -30,7 +30,7 @@ from mmgen.published.gpt_blocks import (
     heads_of,
     square,
 )
-from mmgen.published.gpt_images import PATCH, refuse_contradictions
+from mmgen.published.gpt_images import PATCH
 from mmgen.published.ibq_ar import (
     CLASSES,
     GENERATOR,
@@ -41,7 +41,7 @@ from mmgen.published.ibq_ar import (
     share_of,
 )
 from mmgen.published.keymap import count
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
 SUB_TOKENS = ("pre_emb", "post_emb")

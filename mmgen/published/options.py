@@ -37,6 +37,19 @@ def official(
     return from_dict(kind, kept, f"options of {where}")
 
 
+def refuse_contradictions(facts: Mapping[str, Any], options: Mapping[str, Any], where: str) -> None:
+    """Refuse options that the tensors contradict.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    for name, fact in facts.items():
+        if options.get(name, fact) != fact:
+            raise ConfigError(
+                f"{where} has {name} {fact}, not {options[name]!r}; leave that option out."
+            )
+
+
 def read_options(file: Path | None, words: Collection[str]) -> dict[str, Any]:
     """Options of a command line: a JSON file, then `key=value` words over it.
 

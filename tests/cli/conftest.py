@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tiny_conditional import conditional_pipeline
+from tiny_drawing import conditional_pipeline
 from tiny_pipeline import tiny_pipeline, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
