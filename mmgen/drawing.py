@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmgen.models.conditional import ConditionalModel
     from mmgen.pipeline import Pipeline
     from mmgen.request import Request
     from mmgen.sample.engine import Step
@@ -81,7 +82,7 @@ def _steps(pipe: Pipeline, request: Request) -> Iterator[Step]:
     )
     if not extra_ids(pipe):
         return steps
-    clean = pipe.transformer.codes_of  # type: ignore[union-attr]
+    clean = cast("ConditionalModel", pipe.transformer).codes_of
     return (replace(step, codes=clean(step.codes)) for step in steps)
 
 

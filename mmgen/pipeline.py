@@ -145,8 +145,9 @@ class Pipeline:
         place = None if device is None else usable_device(device)
         self.vision.to(device=place, dtype=dtype)
         self.transformer.to(device=place, dtype=dtype)
-        if place is not None and hasattr(self.text, "to"):
-            self.text.to(place)
+        encoder: Any = self.text  # an encoder is a network, a tokenizer is not
+        if place is not None and hasattr(encoder, "to"):
+            encoder.to(place)
         return self
 
     @property

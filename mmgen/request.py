@@ -130,7 +130,7 @@ def subjects_of(
         UserError: several kinds of them at once, none of them, or something else.
     """
     if sum(each is not None for each in (prompt, class_labels, frames)) > 1:
-        raise UserError("Give a prompt or class labels or frames, not several of them.")
+        raise UserError("Give a prompt, class labels or frames, not several of them.")
     if each < 1:
         raise ConfigError(f"The number of pictures of each prompt is {each}; give 1 or more.")
     if class_labels is not None:

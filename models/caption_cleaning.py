@@ -1,7 +1,8 @@
 """The caption cleaner that published text-to-image weights were trained behind (specs/nar.md 2.5).
 
 Captions of the web hold links, markup, file names and broken encodings. The rules are applied in
-the order below, and all of them twice, since one may bare what another one removes.
+the order below, and all of them twice, since one may bare what another one removes. Encodings are
+mended first, since no other rule would know the letters.
 """
 
 from __future__ import annotations
@@ -61,11 +62,10 @@ def clean_caption(text: str) -> str:
 
 
 def _once(text: str) -> str:
-    text = unquote_plus(text).lower()
+    text = html.unescape(html.unescape(_without_mojibake(unquote_plus(text)))).lower()
     for pattern, by in BEFORE:
         text = pattern.sub(by, text)
     text = MANY_JOINTS.sub(lambda found: re.sub("[-_]", " ", found[0]), text)
-    text = html.unescape(html.unescape(_without_mojibake(text)))
     for pattern, by in AFTER:
         text = pattern.sub(by, text)
     return text.strip()

@@ -28,7 +28,7 @@ class Unit:
     order: str
     prediction: str
     weight: float = 1.0
-    start: Literal["learned", "hybrid", "given"] = "learned"
+    start: Literal["learned", "hybrid", "given"] = later("learned")
     continuous: bool = later(False)
 
 

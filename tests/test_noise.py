@@ -15,7 +15,16 @@ from torch import Tensor
 
 from mmgen import noise
 from mmgen.errors import ConfigError
-from mmgen.noise import Purpose, gaussian, gumbel, gumbel_at, pexp, philox, picture_seeds, plog
+from mmgen.noise import (
+    Purpose,
+    gaussian,
+    gumbel,
+    gumbel_argmax,
+    gumbel_at,
+    philox,
+    picture_seeds,
+)
+from mmgen.portable import pexp, plog
 
 F = np.float32
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -302,3 +311,29 @@ def test_a_seed_that_counts_past_the_end_is_refused() -> None:
 def test_another_number_of_seeds_is_refused() -> None:
     with pytest.raises(ConfigError, match="2 seeds for 3 pictures"):
         picture_seeds([1, 2], 3)
+
+
+# -- the largest noisy logit ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 3.0, 40.0, 1e6, 1e30])
+def test_the_fast_maximum_is_the_exact_one(spread: float) -> None:
+    seeds, positions = torch.arange(3), torch.arange(20)
+    z = torch.randn(3, 20, 1001, generator=torch.Generator().manual_seed(1)) * spread
+    z[0, 0, 5:] = -math.inf
+    z[1] = z[1].round()  # ties among the logits
+    z[2, :, 7] = z[2].amax(-1) + 25  # wins with all but the smallest noise
+    keys = z + gumbel(seeds, positions, 1001)
+    assert torch.equal(gumbel_argmax(z, seeds, positions), keys.argmax(-1))
+
+
+def test_the_fast_noise_is_near_enough_at_every_end_of_its_range() -> None:
+    ends = torch.tensor([*EDGES, 2**20, 2**32 - 2**8, 2**32 - 2**9])
+    exact = noise._gumbel(ends)
+    gap = torch.linspace(-0.35, 0.35, 29)
+    for word, value in zip(ends.tolist(), exact.tolist()):
+        for other, rival in zip(ends.tolist(), exact.tolist()):
+            z = torch.stack([gap, gap.new_full((29,), value - rival)], 1)  # near-ties of two keys
+            bits = torch.tensor([[word, other]]).expand(29, 2)
+            keys = z + noise._gumbel(bits)
+            assert torch.equal(noise._argmax(z, bits), (keys[:, 1] > keys[:, 0]).long())

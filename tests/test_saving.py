@@ -207,3 +207,13 @@ def test_another_class_is_refused(net: Net, tmp_path: Path) -> None:
     Other(net.config).save_pretrained(tmp_path / "net")
     with pytest.raises(CheckpointError, match="holds a Other, not a Net"):
         Net.from_pretrained(tmp_path / "net")
+
+
+def test_options_that_came_later_leave_old_fingerprints_alone() -> None:
+    from mmgen.config import to_dict, without_later
+    from mmgen.models.units import Unit
+
+    unit = Unit("token", "raster", "shift")
+    assert without_later(unit).keys() == {"name", "order", "prediction", "weight"}
+    assert to_dict(unit)["start"] == "learned"
+    assert without_later(Unit("token", "raster", "shift", start="hybrid"))["start"] == "hybrid"

@@ -105,8 +105,8 @@ def sample(
     ] = None,
 ) -> None:
     """Draw what the prompts say, or classes. Several pictures also make a labelled sheet."""
-    if not prompts and not classes:
-        raise UserError("There is nothing to draw; give a prompt, or --class NUMBER.")
+    if not (prompts or classes or frames):
+        raise UserError("There is nothing to draw; give a prompt, --class NUMBER or --frames FILE.")
     if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
     if threads is not None and threads < 1:
@@ -140,13 +140,15 @@ def sample(
 
 
 def _clips(pipe: Pipeline, files: list[Path] | None, given: int) -> list[Frames] | None:
+    if given < 1:
+        raise UserError(f"--given is {given}; give 1 or more.")
+    if not files:
+        return None
     from mmgen.data.clips import read_clip
     from mmgen.request import Frames
 
-    if given < 1:
-        raise UserError(f"--given is {given}; give 1 or more.")
     size = pipe.info.image_size
-    return [Frames(file.stem, read_clip(file, given, size)) for file in files or []] or None
+    return [Frames(file.stem, read_clip(file, given, size)) for file in files]
 
 
 def _numbers(option: str, words: str | None) -> float | list[float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmgen.data.fit import squash_pixels
 from mmgen.data.pictures import EXTENSIONS, FORMATS, PIXEL_LIMIT, open_picture, to_rgb
@@ -72,7 +72,8 @@ def _film(path: Path) -> Iterator[Image.Image]:
         ) from None
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
+            frames: Any = container.decode(video=0)
+            for frame in frames:
                 yield frame.to_image()
     except Exception:  # as above
         raise DataError(f"{path} is no film, or it is damaged.") from None

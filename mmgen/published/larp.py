@@ -149,7 +149,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     vq = read.bottleneck.args.regularizer.args
     if vq.entropy_loss_weight:
         raise ConfigError(f"{where} was trained with an entropy loss, which is not supported.")
-    network = LarpTokenizer(tokenizer_config(read))
+    with next(iter(tensors.values())).device:
+        network = LarpTokenizer(tokenizer_config(read))
     ours = keymap.rename(tensors, RULES, where)
     for name in _ROWS:
         if name in ours:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from mmgen.models.backbone import BackboneConfig
-from mmgen.models.conditional import ANY, ConditionalConfig, ConditionalModel, Tap
+from mmgen.models.conditional import ANY, ConditionalConfig, Tap
 from mmgen.models.units import Unit
 from mmgen.models.words import NothingConfig, WordConfig
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import keymap
+from mmgen.published.gpt_blocks import build
 from mmgen.published.nbp_options import (
     PRESETS,
     TRAINING,
@@ -39,7 +40,7 @@ RULES: tuple[tuple[str, keymap.Target], ...] = (
     (r"uncond_embedding", "condition.null_rows"),
     (r"blocks\.(\d+)\.ln1\.(\w+)", r"backbone.blocks.\1.attention_norm.\2"),
     (r"blocks\.(\d+)\.ln2\.(\w+)", r"backbone.blocks.\1.mlp_norm.\2"),
-    (r"blocks\.(\d+)\.attn\.(query|key|value)\.(\w+)", r"backbone.blocks.\1.\2.\3"),
+    (r"blocks\.(\d+)\.attn\.qkv\.(\w+)", r"backbone.blocks.\1.attention.qkv.\2"),
     (r"blocks\.(\d+)\.attn\.proj\.(\w+)", r"backbone.blocks.\1.attention.out.\2"),
     (r"blocks\.(\d+)\.mlp\.0\.(\w+)", r"backbone.blocks.\1.mlp.inner.\2"),
     (r"blocks\.(\d+)\.mlp\.2\.(\w+)", r"backbone.blocks.\1.mlp.out.\2"),
@@ -53,10 +54,9 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     own = _transformer_tensors(tensors)
     read = complete(official(TransformerOptions, options, where, TRAINING), shapes_of(own), where)
     config = network_config(read)
-    network = ConditionalModel(config)
-    keymap.load(network, _ours(keymap.rename(own, RULES, where), config), where)
+    network = build(config, _joined(own, config), RULES, where)
     sampling = SamplingDefaults(guidance_scale=1.0, top_k=16000, top_p=0.9)
-    return Converted("transformer", network.eval(), sampling=sampling)
+    return Converted("transformer", network, sampling=sampling)
 
 
 def network_config(options: TransformerOptions) -> ConditionalConfig:
@@ -123,21 +123,21 @@ def _transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _ours(renamed: dict[str, Tensor], config: ConditionalConfig) -> dict[str, Tensor]:
-    """Join queries, keys and values, turn the vocabulary, drop the batch axis of positions."""
+def _joined(tensors: Mapping[str, Tensor], config: ConditionalConfig) -> dict[str, Tensor]:
+    """Queries, keys and values as one, the vocabulary turned, positions without a batch axis."""
+    joined = dict(tensors)
     for i in range(config.backbone.depth):
-        block = f"backbone.blocks.{i}"
         for leaf in ("weight", "bias"):
-            names = [f"{block}.{name}.{leaf}" for name in ("query", "key", "value")]
-            if all(name in renamed for name in names):
-                joined = torch.cat([renamed.pop(name) for name in names])
-                renamed[f"{block}.attention.qkv.{leaf}"] = joined
-    for name in ("code_embedding.weight", f"head.outs.{ANY}.weight"):
-        if name in renamed:
-            renamed[name] = renamed[name].roll(-shift_of(config), 0)
-    if "places.weight" in renamed:
-        renamed["places.weight"] = renamed["places.weight"].flatten(0, -2)
-    return renamed
+            names = [f"blocks.{i}.attn.{name}.{leaf}" for name in ("query", "key", "value")]
+            if all(name in joined for name in names):
+                three = [joined.pop(name) for name in names]
+                joined[f"blocks.{i}.attn.qkv.{leaf}"] = torch.cat(three)
+    for name in ("tok_emb.weight", "head.weight"):
+        if name in joined:
+            joined[name] = joined[name].roll(-shift_of(config), 0)
+    if "pos_emb" in joined:
+        joined["pos_emb"] = joined["pos_emb"].flatten(0, -2)
+    return joined
 
 
 def recognise(shapes: Shapes) -> bool:

@@ -51,7 +51,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     nested = {k.removeprefix(NESTED): t for k, t in tensors.items() if k.startswith(NESTED)}
     own = nested or tensors
     config = network_config(shapes_of(own), read, where)
-    network = CausalVideoTokenizer(config)
+    with next(iter(own.values())).device:
+        network = CausalVideoTokenizer(config)
     keymap.load(network, keymap.rename(own, rules(config), where), where)
     return Converted("vision", network.eval(), read.image_size)
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from tiny_conditional import conditional_pipeline
 from tiny_pipeline import tiny_pipeline, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +120,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a pipeline with random weights."""
     folder = tmp_path_factory.mktemp("pipelines") / "tiny"
     tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a pipeline that draws classes, with random weights."""
+    folder = tmp_path_factory.mktemp("pipelines") / "classes"
+    conditional_pipeline().save_pretrained(folder)
     return folder
 
 

@@ -65,6 +65,20 @@ def test_default_names_come_from_the_prompt_and_never_overwrite(
     assert [file.name for file in draw(mmgen, tiny, tmp_path, "")] == ["picture.png"]
 
 
+def test_classes_are_drawn(mmgen: Commands, classes: Path, tmp_path: Path) -> None:
+    words = ("--class", 2, "--class", 0, "--guidance", 4, "--top-k", 0, "--seed", 1)
+    files = draw(mmgen, classes, tmp_path, *words)
+    assert [file.name for file in files] == ["class-2.png", "class-0.png", "class-2-sheet.png"]
+    recipe = read_recipe(files[0])
+    assert {
+        "class_label": 2,
+        "guidance_scale": 4.0,
+        "top_k": 0,
+        "seed": 1,
+    }.items() <= recipe.items()
+    assert pixels(files[0]).shape == (64, 64, 3)
+
+
 def test_several_pictures_make_a_sheet(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
     files = draw(mmgen, tiny, tmp_path, "a cat", "a dog", "-n", 2, "--seed", 5)
     assert [file.name for file in files] == [

@@ -163,7 +163,8 @@ def test_no_tensor_is_missing_or_left_over(heads: tuple[str, ...]) -> None:
 )
 def test_files_are_told_apart(system: str, shapes: dict[str, tuple[int, ...]]) -> None:
     assert only(shapes).system == system
-    assert only(shapes | {"freqs_cis": (257, 32, 2)}).system == system or "abs_pe" in shapes
+    if "abs_pe" not in shapes:  # some image files carry their rotary table
+        assert only(shapes | {"freqs_cis": (257, 32, 2)}).system == system
     assert not [part for part in parts() if part.recognise(shapes | {"spe_tok_embeddings": (3, 4)})]
 
 

@@ -1,0 +1,54 @@
+"""`mmgen sample --frames` and clips of class names, written as GIF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mmgen.sample.pictures import save_clip
+from tests.test_clips import NAMES, clip_pipeline
+from tests.tiny_blocks import hybrid, plain
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pipelines")
+    clip_pipeline(hybrid(texts=NAMES)).save_pretrained(place / "named")
+    clip_pipeline(plain()).save_pretrained(place / "going-on")
+    frames = [Image.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(3)]
+    save_clip(frames, place / "ball.gif", {})
+    return place
+
+
+def test_clips_are_written_as_gif(mmgen: Any, folders: Path, tmp_path: Path) -> None:
+    done = mmgen("sample", "archery", "--model", folders / "named", "--seed", 1, cwd=tmp_path)
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "archery.gif") as clip:
+        assert clip.n_frames > 1
+
+
+def test_a_clip_goes_on(mmgen: Any, folders: Path, tmp_path: Path) -> None:
+    words = ("sample", "--model", folders / "going-on", "--frames", folders / "ball.gif")
+    done = mmgen(*words, "--given", 1, "--seed", 1, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "ball.gif").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--given", 5), "has 3 frames, and 5 are needed"),
+        (("--given", 3), "begins with 3 frames"),
+        (("--given", 0), "--given is 0; give 1 or more."),
+    ],
+)
+def test_frames_that_do_not_fit(
+    mmgen: Any, folders: Path, tmp_path: Path, words: tuple[Any, ...], said: str
+) -> None:
+    start = ("sample", "--model", folders / "going-on", "--frames", folders / "ball.gif")
+    done = mmgen(*start, *words, cwd=tmp_path)
+    assert done.code == 2
+    assert said in done.err and "Traceback" not in done.err
