@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import official_conv as keys
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +14,9 @@ from torch import Tensor
 from mmgen.errors import CheckpointError, ConfigError, UserError
 from mmgen.models.backbone import parameter_count
 from mmgen.models.velocity import VelocityModel
+from mmgen.pipeline import Pipeline
 from mmgen.published import xar
+from mmgen.published.importing import import_files
 from mmgen.published.keymap import load, meta
 from mmgen.published.options import official
 from mmgen.published.systems import parts, shapes_of
@@ -136,6 +140,28 @@ def test_only_its_own_files_are_recognised() -> None:
     assert [part.system for part in parts() if part.recognise(shapes)] == ["xar"]
     mar = {k.replace("ada_lin.1", "norm1"): v for k, v in shapes.items()}
     assert not xar.recognise(mar)
+
+
+def test_files_become_a_pipeline_that_draws(tmp_path: Path) -> None:
+    """Generator and tokenizer from their official containers to a picture."""
+    torch.manual_seed(0)
+    kl16 = tmp_path / "kl16.ckpt"
+    tensors = keys.drawn(keys.kl(8, (1, 1, 2, 2, 4), 2, (4,), 16, 16))
+    torch.save({"model": tensors}, kl16)
+    own = official_tensors(TINY)
+    small = {key: tensor * 0.1 for key, tensor in own.items() if key != "mask"}
+    other = {key: tensor * 0 for key, tensor in own.items()}
+    run = tmp_path / "checkpoint-last.pth"
+    torch.save({"model": other, "model_ema": {**small, "mask": own["mask"]}, "epoch": 3}, run)
+    said = import_files("xar", [kl16, run], {"vision": {"num_groups": 4}}, tmp_path / "xar")
+    assert "EMA weights (model_ema)" in "".join(said) and "of kl16" in "".join(said)
+    pipe = Pipeline.from_pretrained(tmp_path / "xar")
+    output = pipe(class_labels=207, seed=1, num_inference_steps=[3, 2, 1] + [1] * 13)
+    assert output.codes.shape == (1, 1, 16, 16, 16) and output.codes.isfinite().all()
+    assert output.images[0].size == (256, 256)
+    recipe = output.recipes[0]
+    assert (recipe["guidance_scale"], recipe["guidance_ramp"]) == (2.2, "linear")
+    assert (recipe["order"], recipe["class_label"]) == ("cell:4", 207)
 
 
 def test_the_published_settings() -> None:
