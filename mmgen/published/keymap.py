@@ -137,6 +137,6 @@ def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _named(names: list[str], noun: str, what: str) -> str:
-    shown = ", ".join(shown(name) for name in names[:3])
+    first = ", ".join(map(shown, names[:3]))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"the {noun}{'s' if len(names) > 1 else ''} {shown}{more} {what}"
+    return f"the {noun}{'s' if len(names) > 1 else ''} {first}{more} {what}"
