@@ -17,9 +17,9 @@ from mmgen.errors import ConfigError
 from mmgen.files import replacing, write_json
 from mmgen.published.keymap import load, rename
 from mmgen.published.kl16 import LATENT_SCALE
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
-from mmgen.published.taming import refuse_contradictions, sizes
+from mmgen.published.taming import sizes
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import KLConfig
 

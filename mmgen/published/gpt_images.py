@@ -107,7 +107,7 @@ def read(
         ConfigError: an option that is unknown, or that the tensors contradict.
     """
     facts = facts_of(tensors, extra)
-    refuse_contradictions(facts, options, where)
+    refuse_contradictions(options, facts, where)
     heads = heads_of(SIZES, "dim", facts["dim"], options, where)
     defaults = {"block_size": block_size(where), "n_head": heads}
     return official(kind, {**defaults, **options, **facts}, where, IGNORED)

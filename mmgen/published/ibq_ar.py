@@ -124,7 +124,7 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
     }
     if facts["use_pretrained_codebook"]:
         facts["n_codebook_embd"] = channels
-    refuse_contradictions(facts, options, where)
+    refuse_contradictions(options, facts, where)
     defaults = {"n_head": heads_of(PRESETS, "n_embd", facts["n_embd"], options, where)}
     return official(Options, {**defaults, **options, **facts}, where, IGNORED)
 

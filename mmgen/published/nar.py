@@ -156,7 +156,7 @@ def read_clip_options(
         "num_classes": len(tensors[images.LABEL]) - 1,
         "max_seq_len": tensors["abs_pe"].shape[1] - 1,
     }
-    refuse_contradictions(facts, options, where)
+    refuse_contradictions(options, facts, where)
     defaults = {"n_head": heads_of(CLIP_SIZES, "dim", dim, options, where)}
     if facts["max_seq_len"] == 4 * 16 * 16:
         defaults["latent_shape"] = (4, 16, 16)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.published.keymap import Rules, Target, count, load, rename, shape
+from mmgen.published.options import refuse_contradictions
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
 
 WORDS = {
@@ -114,20 +115,6 @@ def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
         "num_res_blocks": found["res_blocks"],
         "z_channels": found["z_channels"],
     }
-
-
-def refuse_contradictions(options: Any, found: Mapping[str, Any], where: str) -> None:
-    """Refuse options, None where not given, that say something else than the tensors.
-
-    Raises:
-        CheckpointError: names the first one.
-    """
-    for name, value in found.items():
-        said = getattr(options, name)
-        if said is not None and said != value:
-            raise CheckpointError(
-                f"{where} has {name} {value}, and the options say {said}; leave {name} out."
-            )
 
 
 def nominal_levels(resolution: int, attended: Collection[int], levels: int) -> tuple[int, ...]:
