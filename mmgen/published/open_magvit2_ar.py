@@ -140,9 +140,7 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
         "class_num": classes - 1,
         "factorized_bits": [len(table).bit_length() - 1 for table in tables],
     }
-    bits = options.get("factorized_bits")
-    told = {**options, "factorized_bits": list(bits)} if isinstance(bits, tuple) else options
-    refuse_contradictions(facts, told, where)
+    refuse_contradictions(options, facts, where)
     defaults = {"n_head": heads_of(PRESETS, "dim", width, options, where)}
     return official(Options, {**defaults, **options, **facts}, where, IGNORED)
 

@@ -50,15 +50,13 @@ def refuse_contradictions(options: Any, told: Mapping[str, Any], where: str) -> 
         where: what to call the file in messages.
 
     Raises:
-        CheckpointError: names the first one.
+        ConfigError: names the first one.
     """
     given = options if isinstance(options, Mapping) else vars(options)
     for name, value in told.items():
         said = given.get(name)
         if said is not None and _plain(said) != _plain(value):
-            raise CheckpointError(
-                f"{where} has {name} {value}, and the options say {said}; leave {name} out."
-            )
+            raise ConfigError(f"{where} has {name} {value}, not {said!r}; leave that option out.")
 
 
 def refuse_other_ranks(tensors: Mapping[str, Tensor], ranks: Mapping[str, int], where: str) -> None:
