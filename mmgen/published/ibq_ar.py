@@ -21,9 +21,9 @@ from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import ibq
 from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
-from mmgen.published.gpt_images import PATCH, refuse_contradictions
+from mmgen.published.gpt_images import PATCH
 from mmgen.published.keymap import count
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
 GENERATOR, TOKENIZER = "transformer.", "first_stage_model."  # what stands before their keys

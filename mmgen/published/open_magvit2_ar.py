@@ -22,7 +22,7 @@ from mmgen.models.factorized import FactorizedConfig, FactorizedModel
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import open_magvit2
 from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
-from mmgen.published.gpt_images import PATCH, refuse_contradictions
+from mmgen.published.gpt_images import PATCH
 from mmgen.published.ibq_ar import (
     CLASSES,
     GENERATOR,
@@ -35,7 +35,7 @@ from mmgen.published.ibq_ar import (
     square,
 )
 from mmgen.published.keymap import count
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
 SUB_TOKENS = ("pre_emb", "post_emb")
