@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
 
 OutputType = Literal["pil", "codes"]
+Weights = Literal["float", "int8"]
 DECODED_PIXELS = 2**18  # of pictures that the visual tokenizer decodes together
 
 
@@ -121,7 +122,13 @@ class Pipeline:
         return cls(*load_parts(folder, info, text_encoder), info)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write the pipeline to `folder`, floating-point weights in `dtype` if given."""
+        """Write the pipeline to `folder`, floating-point weights in `dtype` if given.
+
+        Raises:
+            ConfigError: its weights are stored as integers.
+        """
+        if self.is_int8:
+            raise ConfigError("Weights stored as int8 are for drawing; save the pipeline before.")
         folder = Path(folder)
         if self.text is not None:
             self.text.save_pretrained(folder / "text")
@@ -130,25 +137,48 @@ class Pipeline:
         write_json(folder / PIPELINE_FILE, to_dict(self.info))
 
     def to(
-        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        weights: Weights | None = None,
     ) -> Self:
-        """Move the networks.
+        """Move the networks, or store their weights in another way.
 
         Args:
             device: such as "cuda"; None: where they are.
             dtype: float type of the weights; None: as it is. In half precision the logits are
                 still drawn from in float32, but tokens differ from those of float32.
+            weights: "int8" stores the transformer's matrices as 8-bit integers, for good: less
+                memory and more speed on a CPU, but other tokens than those of float32
+                (docs/benchmarks.md). "float": as they are.
 
         Raises:
-            ConfigError: this machine has no such device.
+            ConfigError: this machine has no such device, or weights cannot be stored so.
         """
+        if weights not in (None, *get_args(Weights)):
+            hint = suggestion(str(weights), get_args(Weights))
+            raise ConfigError(f"weights cannot be {weights!r}{hint}")
+        if weights == "float" and self.is_int8:
+            raise ConfigError("The weights are stored as int8; load the pipeline again.")
         place = None if device is None else usable_device(device)
         self.vision.to(device=place, dtype=dtype)
         self.transformer.to(device=place, dtype=dtype)
         encoder: Any = self.text  # an encoder is a network, a tokenizer is not
         if place is not None and hasattr(encoder, "to"):
             encoder.to(place)
+        if weights == "int8":
+            from mmgen.kernels.int8 import store_as_int8
+
+            store_as_int8(self.transformer)
         return self
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the transformer's matrices are stored as 8-bit integers."""
+        from mmgen.kernels.int8 import is_int8
+
+        return is_int8(self.transformer)
 
     @property
     def device(self) -> torch.device:
@@ -239,6 +269,8 @@ class Pipeline:
         )
         codes = draw_codes(self, request, progress)
         weights = {"mmgen": mmgen.__version__, "model": self.info.name, "weights": self.fingerprint}
+        if self.is_int8:
+            weights["stored_as"] = "int8"
         recipes = [{**weights, **request.recipe(i)} for i in range(len(request.subjects))]
         output = PipelineOutput([], codes, request.seeds, recipes)
         if output_type == "pil" and self.draws_clips:

@@ -88,6 +88,13 @@ def sample(
     reproducible: Annotated[
         bool, typer.Option("--reproducible", help="The same tokens in any batch; slower.")
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float|int8",
+            help="int8: matrices as 8-bit integers; faster on a CPU, not quite the same numbers.",
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
@@ -130,7 +137,7 @@ def sample(
         "reproducible": reproducible,
     }
     with progress_of("Drawing") as update:
-        pipe = _load(model, text_encoder, threads, device)
+        pipe = _load(model, text_encoder, threads, device).to(weights=weights)  # type: ignore[arg-type]
         settings |= {"class_labels": classes or None, "frames": _clips(pipe, frames, given)}
         output = pipe(prompts or None, **settings, progress=update)
         files = write(output, out, scale or (4 if pipe.info.image_size <= 64 else 1))

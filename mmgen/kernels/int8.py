@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgen.kernels.linear import Linear
+
 _TOP = 127
 _BASE = 2 * _TOP  # of the second digit
 _SMALLEST = 1e-30  # stands for a row of zeros, whose scale would be one
@@ -79,7 +81,7 @@ class Int8Linear(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         weight, scale = int8_weight(layer.weight)
@@ -93,12 +95,20 @@ class Int8Linear(nn.Module):
 
 
 def store_as_int8(module: nn.Module) -> None:
-    """Replace every linear layer in `module`, one after the other; no gradient flows any more."""
+    """Replace every `Linear` in `module`, which every step reads; no gradient flows any more.
+
+    One after the other, so that there is never a second copy of the weights.
+    """
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear):
+        if isinstance(child, Linear):
             setattr(module, name, Int8Linear(child))
         else:
             store_as_int8(child)
+
+
+def is_int8(module: nn.Module) -> bool:
+    """Whether any matrix of `module` is stored as integers."""
+    return any(isinstance(child, Int8Linear) for child in module.modules())
 
 
 @cache

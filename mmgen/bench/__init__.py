@@ -1,0 +1,1 @@
+"""Measurements of drawing: how fast, and what the machine would allow."""
