@@ -112,6 +112,6 @@ def test_what_the_hub_does_not_give_is_one_sentence(hub: dict[str, list[str]]) -
 
 
 def test_without_a_network_the_reason_is_said(hub: dict[str, list[str]]) -> None:
-    with pytest.raises(UserError, match="offline mode is enabled.*HF_HUB_OFFLINE") as caught:
+    with pytest.raises(UserError, match=r"offline mode is enabled.*HF_HUB_OFFLINE") as caught:
         download("emu3", "Emu3-VisionTokenizer")
     assert "\n" not in str(caught.value)

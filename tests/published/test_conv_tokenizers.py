@@ -93,14 +93,14 @@ def test_a_tensor_of_other_axes_is_named(system: str, flat: tuple[int, ...]) -> 
     module, shapes = SMALL[system]
     telling = ("encoder.conv_in.weight", "decoder.conv_in.weight", "quantize.embedding.weight")
     for key in shapes.keys() & {*telling, *(k for k in shapes if k.endswith("0.conv1.weight"))}:
-        with pytest.raises(CheckpointError, match="^file (holds|has|lacks)") as raised:
+        with pytest.raises(CheckpointError, match=r"^file (holds|has|lacks)") as raised:
             on_meta(module, {**shapes, key: flat}, {})
         assert "\n" not in str(raised.value)
 
 
 def test_a_discriminator_of_other_axes_is_named() -> None:
     tensors = {"loss.discriminator.main.0.weight": torch.zeros(8)}
-    with pytest.raises(CheckpointError, match="'main.0.weight' of shape"):
+    with pytest.raises(CheckpointError, match=r"'main.0.weight' of shape"):
         discriminator(tensors, "file")
 
 

@@ -41,7 +41,7 @@ def test_loading_is_strict_both_ways() -> None:
     for wrong, said in (
         ({"weight": fits["weight"]}, "x lacks the tensor 'bias' for this network."),
         ({**fits, "extra": torch.ones(1)}, "x has the tensor 'extra' for this network."),
-        ({**fits, "bias": torch.ones(2)}, r"bias \(2,\), not \(1,\)\); check the configuration."),
+        ({**fits, "bias": torch.ones(2)}, r"'bias' \(2,\), not \(1,\)\); check the configuration."),
     ):
         with pytest.raises(CheckpointError, match=said):
             load(network, wrong, "x")
