@@ -56,8 +56,10 @@ class FlowSettings:
             raise ConfigError(
                 f"The solver cannot be '{self.solver}'{suggestion(str(self.solver), SOLVERS)}"
             )
+        if isinstance(self.steps, list):  # as JSON and YAML have it
+            object.__setattr__(self, "steps", tuple(self.steps))
         steps = self.steps if isinstance(self.steps, tuple) else (self.steps,)
-        if not steps or min(steps) < 1:
+        if not steps or not all(isinstance(count, int) and count >= 1 for count in steps):
             raise ConfigError(f"The solver needs 1 step or more in each block, not {self.steps}.")
         if not 0.0 < self.last_time < 1.0:
             raise ConfigError(f"last_time must lie between 0 and 1, not {self.last_time}.")

@@ -93,6 +93,7 @@ def test_the_reverse_process_keeps_the_spread() -> None:
 def test_steps_of_each_block() -> None:
     settings = FlowSettings(steps=(5, 3))
     assert [len(settings.times(block, 2)) for block in (0, 1)] == [5, 3]
+    assert FlowSettings(steps=[5, 3]) == settings  # type: ignore[arg-type]
     assert settings.times(1, 2).tolist() == pytest.approx([1.0, 0.52, 0.04])
     assert FlowSettings("heun", 4).times(0, 2).tolist() == [1.0, 0.75, 0.5, 0.25]
     with pytest.raises(ConfigError, match="2 numbers of steps for 4 blocks"):
@@ -106,6 +107,8 @@ def test_steps_of_each_block() -> None:
         ({"steps": 0}, "1 step or more"),
         ({"steps": (4, 0)}, "1 step or more"),
         ({"steps": ()}, "1 step or more"),
+        ({"steps": [4, 0]}, "1 step or more"),
+        ({"steps": ["4"]}, "1 step or more"),
         ({"last_time": 0.0}, "between 0 and 1"),
         ({"last_time": math.nan}, "between 0 and 1"),
     ],
