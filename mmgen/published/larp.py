@@ -153,7 +153,7 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
         network = LarpTokenizer(tokenizer_config(read))
     ours = keymap.rename(tensors, RULES, where)
     for name in _ROWS:
-        if name in ours:
+        if name in ours and ours[name].ndim > 1:  # else the size is refused below
             ours[name] = ours[name].flatten(0, -2)  # (rows, width)
     if "query_type" in ours:
         ours["query_type"] = ours["query_type"].flatten()

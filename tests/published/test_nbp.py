@@ -175,7 +175,7 @@ def test_what_no_tensor_tells_is_asked_for() -> None:
 def test_options_that_the_tensors_contradict(
     convert: Any, shapes: Any, options: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(ConfigError, match=said):
         convert(on_meta(shapes), {"n_head": 2, **options} if "n_" in said else options, "file")
 
 
