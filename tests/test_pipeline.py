@@ -280,6 +280,27 @@ def test_half_precision_draws_and_describes(dtype: torch.dtype) -> None:
     assert isinstance(half.caption(output.images)[0], str)
 
 
+def test_weights_as_integers_draw_and_say_so(tmp_path: Path) -> None:
+    own, plain = tiny_pipeline(), tiny_pipeline()
+    size = sum(t.numel() * t.element_size() for t in own.transformer.state_dict().values())
+    assert own.to(weights="float") is own and not own.is_int8
+    assert own.to(weights="int8").is_int8 and own.to(weights="int8").is_int8
+    stored = own.transformer.state_dict().values()
+    assert sum(t.numel() * t.element_size() for t in stored) < size
+    output = own("a cat", seed=3)
+    assert output.recipes[0]["stored_as"] == "int8"
+    assert output.recipes[0]["weights"] != plain.fingerprint
+    assert output.codes.shape == plain("a cat", seed=3).codes.shape
+    assert isinstance(own.caption(output.images)[0], str)
+    with pytest.raises(ConfigError, match="load the pipeline again"):
+        own.to(weights="float")
+    with pytest.raises(ConfigError, match="save the pipeline before"):
+        own.save_pretrained(tmp_path / "int8")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="weights cannot be 'int7'; did you mean 'int8'"):
+        own.to(weights="int7")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta"])
 def test_a_device_that_is_not_there(device: str, pipe: Pipeline) -> None:
     with pytest.raises(ConfigError, match=device):

@@ -63,11 +63,12 @@ def names() -> list[str]:
 def _converted(name: str) -> Converted:
     """The transformer on the meta device, with all its settings."""
     system, _, preset = name.partition("/")
-    shapes = official_shapes(SYSTEMS[system].PRESETS[preset], HEADS[system])
+    size = SYSTEMS[system].PRESETS[preset]
+    shapes = official_shapes(size, HEADS[system])
     (part,) = (part for part in SYSTEMS[system].PARTS if part.recognise(shapes))
     with torch.device("meta"):
         tensors = {key: torch.empty(shape) for key, shape in shapes.items()}
-    converted: Converted = part.convert(tensors, {}, name)
+    converted: Converted = part.convert(tensors, {"n_head": size["n_head"]}, name)
     return converted
 
 
