@@ -189,23 +189,48 @@ def test_sizes_that_nothing_can_have(options: dict[str, Any]) -> None:
         nbp.network_config(TransformerOptions())
 
 
-@pytest.mark.parametrize(
-    ("convert", "shapes"),
-    [
-        (nbp.convert, nbp_transformer(1, 16, 64000, 0)),
-        (tokenizer_files.convert, nbp_tokenizer()),
-        (larp_files.convert, larp(depth=1)),
-    ],
+SMALL = (
+    (nbp.convert, nbp_transformer(1, 16, 400, 0, 60), {"n_head": 2, "token_number_per_step": 4}),
+    (tokenizer_files.convert, nbp_tokenizer((4, 4, 8), 1, 3), OPTIONS["vision"]),
+    (larp_files.convert, larp(16, 1, 12, 32), {"encoder_num_heads": 2, "decoder_num_heads": 2}),
 )
+
+
 @pytest.mark.parametrize("rank", [0, 1])
-def test_tensors_without_their_axes(convert: Any, shapes: Any, rank: int) -> None:
-    options = {"n_head": 2} if convert is nbp.convert else {}
+@pytest.mark.parametrize(("convert", "shapes", "options"), SMALL)
+def test_tensors_without_their_axes(convert: Any, shapes: Any, options: Any, rank: int) -> None:
     for key, shape in shapes.items():
         if len(shape) > rank and "prior" not in key and shape[0]:
             flat = on_meta(shapes | {key: shape[:rank]})
             with pytest.raises(UserError) as raised:
                 convert(flat, options, "file")
             assert "\n" not in str(raised.value)
+
+
+def test_larp_tells_its_sizes() -> None:
+    tensors = on_meta(larp(16, 2, 12, 32))
+    heads = {"encoder_num_heads": 2, "decoder_num_heads": 4}
+    config = larp_files.convert(tensors, heads, "file").network.config
+    assert (config.encoder.depth, config.decoder.heads, config.tokens) == (2, 4, 12)
+    assert (config.quantizer.codebook_size, config.size, config.patch) == (32, 128, (4, 8, 8))
+    with pytest.raises(ConfigError, match="tells encoder_num_heads"):
+        larp_files.convert(tensors, {}, "file")
+    with pytest.raises(CheckpointError, match="has decoder_depth 2, and the options say 3"):
+        larp_files.convert(tensors, {**heads, "decoder_depth": 3}, "file")
+    bottleneck = {"args": {"regularizer": {"args": {"codebook_size": 8192}}}}
+    with pytest.raises(CheckpointError, match="has codebook_size 32"):
+        larp_files.convert(tensors, {**heads, "bottleneck": bottleneck}, "file")
+
+
+def test_larp_with_its_arguments_beside_the_weights(tmp_path: Path) -> None:
+    entropy = {"args": {"regularizer": {"args": {"entropy_loss_weight": 0.1}}}}
+    known = {"encoder_num_heads": 2, "decoder_num_heads": 8, "bottleneck": entropy, "seen": 3}
+    file = tmp_path / "larp.pth"
+    weights = drawn(larp(16, 1, 12, 32))
+    torch.save({"model": {"name": "larp_tokenizer", "args": known, "sd": weights}}, file)
+    report = import_files("larp", [file], {}, tmp_path / "out")
+    assert "entropy loss is left out" in report[0]
+    assert load_component(tmp_path / "out" / "vision").config.decoder.heads == 8
 
 
 def test_labels_count_themselves() -> None:
