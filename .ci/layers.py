@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "noise", "files", "config", "saving", "progress", "words"}
+LEAVES = {"errors", "noise", "portable", "kernels", "files", "config", "saving", "progress"}
+LEAVES |= {"words"}
 MAY = {
     "leaves": {"leaves"},
     "data": {"leaves", "data"},

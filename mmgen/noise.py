@@ -9,9 +9,8 @@ is wanted, so that batch size, batch order, device and resuming do not change a 
     word 2   visit: how often this position was drawn before (refinement or solver step)
     word 3   purpose, plus the level (code book) in bits 8..15 and the segment in bits 16..31
 
-`plog` and `pexp` are a logarithm and an exponential made of float32 operations that are each
-rounded on their own. IEEE 754 fixes every one of them, so CPU and GPU agree bit for bit. Never run
-this file through `torch.compile`: it contracts a multiply and an add into one rounding.
+Logarithms are those of `mmgen/portable.py`, so that CPU and GPU agree bit for bit. Never run this
+file through `torch.compile`: it contracts a multiply and an add into one rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError
+from mmgen.portable import join, plog, split, two_atanh
 
 SEED_LIMIT = 2**63
 
@@ -31,15 +31,6 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-
-_ATANH = [2.0 / n for n in (15, 13, 11, 9, 7, 5, 3)] + [2.0]
-_EXP = [1.0 / math.factorial(n) for n in (6, 5, 4, 3, 2, 1, 0)]
-_LN2_HIGH = 0.693145751953125  # 16 significant bits: a product with an exponent is exact
-_LN2_LOW = 1.428606765330187e-06
-_LOG2_E = 1.4426950
-_ONE = 0x3F800000  # the bits of float32 1.0
-_SQRT_HALF = 0x3F3504F4  # the bits of the float32 after sqrt(1/2)
-_EXP_FLOOR = -86.0  # below it `pexp` is 0: the result would leave the normal numbers
 
 _NEAR = 1.0  # more than twice the error of the fast noise in `_argmax`
 _CHUNK = 1 << 17  # numbers made at once: the temporaries stay in a core's cache
@@ -226,49 +217,19 @@ def gaussian(
     return pairs.flatten(2)[..., :channels].float()
 
 
-def plog(x: Tensor) -> Tensor:
-    """Natural logarithm of positive normal float32 numbers, the same bits on every device."""
-    bits, exponent = _split(x)
-    f = bits.view(torch.float32)
-    return _join(two_atanh((f - 1.0) / (f + 1.0)), exponent.float())
-
-
-def pexp(x: Tensor) -> Tensor:
-    """Exponential of float32 numbers up to 0, the same bits on every device; 0 below -86."""
-    safe = x.clamp(min=_EXP_FLOOR)  # before any conversion to an integer: x may be -inf
-    n = (safe * _LOG2_E).round_()  # to even, as rint
-    r = (safe - n * _LN2_HIGH).sub_(n * _LN2_LOW)
-    power = (n.to(torch.int32) << 23).add_(_ONE).view(torch.float32)  # 2**n
-    return _horner(_EXP, r).mul_(power).masked_fill_(x < _EXP_FLOOR, 0.0)
-
-
-def two_atanh(s: Tensor) -> Tensor:
-    """2 artanh(s) for |s| <= 1/3 in float32, the same bits on every device."""
-    return _horner(_ATANH, s * s).mul_(s)
-
-
 def _philox(counter: _Counter, key: tuple[Tensor, Tensor]) -> Tensor:
-    # Shapes that broadcast -> (..., 4). Both halves of a round run as one tensor: a small
-    # operation costs its call, not its arithmetic. int64 wraps modulo 2**64, which keeps the bits
-    # of a product; the mask then removes the sign that >> spreads and the unused high half.
+    # Shapes that broadcast -> (..., 4). They broadcast as late as they can: for a whole vocabulary
+    # the first two of the ten rounds cost nothing. int64 wraps modulo 2**64, which keeps the bits
+    # of a product; the mask removes the sign that >> spreads, and in the end the high halves.
     device = key[0].device
-    words = [torch.as_tensor(word, device=device) for word in counter]
-    # Not broadcast_shapes: it imports all of sympy.
-    shape = torch.broadcast_tensors(*words, key[0])[0].shape  # type: ignore[no-untyped-call]
-    c0, c1, c2, c3 = (word.expand(shape) for word in words)
-    factors = torch.tensor(_MULTIPLIERS, device=device).view(2, *[1] * c0.dim())
-    turns = torch.arange(_ROUNDS, device=device).view(_ROUNDS, *[1] * factors.dim())
-    weyl = torch.tensor(_WEYL, device=device).view(factors.shape)
-    first = torch.stack(key)[(slice(None), *[None] * (c0.dim() - key[0].dim()))]
-    keys = (first + turns * weyl) & _MASK  # (rounds, 2, ...), as small as the key
-    mixed = torch.stack((c0, c2))  # the words that a round multiplies
-    other = torch.stack((c1, c3))
-    for turn_key in keys.unbind():
-        product = (mixed * factors).flip(0)
-        mixed = (product >> 32).bitwise_xor_(other).bitwise_xor_(turn_key).bitwise_and_(_MASK)
-        other = product
-    other &= _MASK
-    return torch.stack((mixed[0], other[0], mixed[1], other[1]), dim=-1)
+    c0, c1, c2, c3 = (torch.as_tensor(word, device=device) for word in counter)
+    for turn in range(_ROUNDS):
+        k0, k1 = ((word + turn * weyl) & _MASK for word, weyl in zip(key, _WEYL))
+        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c2 = ((second >> 32) ^ c1 ^ k0) & _MASK, ((first >> 32) ^ c3 ^ k1) & _MASK
+        c1, c3 = second, first
+    words = torch.broadcast_tensors(c0, c1 & _MASK, c2, c3 & _MASK)  # type: ignore[no-untyped-call]
+    return torch.stack(words, dim=-1)
 
 
 def _key(seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -327,28 +288,10 @@ def _gumbel(bits: Tensor) -> Tensor:
     upper = bits.to(torch.int32) >> 31
     odd = bits * 2 + 1
     x = torch.minimum(odd, 2**33 - odd).float().mul_(2.0**-33)
-    mantissa, exponent = _split(x)  # int32: the bits of f, and e
+    mantissa, exponent = split(x)  # int32: the bits of f, and e
     mantissa ^= x.view(torch.int32)
     f = (mantissa & upper).bitwise_xor_(x.view(torch.int32)).view(torch.float32)  # x, or f of w
     sign = upper.float()  # 0 or -1
     s = (f + sign).div_((f - (sign * 3.0 + 2.0)).abs_())  # x / (2 - x), or (f - 1) / (f + 1)
-    log = _join(two_atanh(s), (exponent & upper).float())
+    log = join(two_atanh(s), (exponent & upper).float())
     return plog(log.abs_()).neg_()
-
-
-def _split(x: Tensor) -> tuple[Tensor, Tensor]:
-    # x = f * 2**e with f in (sqrt(1/2), sqrt(2)]: a mantissa above float32(1.41421356) is halved.
-    bits = x.view(torch.int32) + (_ONE - _SQRT_HALF)
-    e = (bits >> 23).sub_(127)
-    return bits.bitwise_and_(0x7FFFFF).add_(_SQRT_HALF), e
-
-
-def _join(log: Tensor, e: Tensor) -> Tensor:
-    return (e * _LN2_HIGH).add_(log.add_(e * _LN2_LOW))
-
-
-def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor:
-    total = x * coefficients[0]
-    for coefficient in coefficients[1:-1]:
-        total.add_(coefficient).mul_(x)
-    return total.add_(coefficients[-1])

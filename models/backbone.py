@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmgen.config import later
 from mmgen.errors import ConfigError
+from mmgen.kernels.linear import Linear
 from mmgen.models.cache import KVCache
 from mmgen.models.rope import Rope, rotate
 
@@ -223,8 +224,8 @@ class Attention(nn.Module):
         self.index, self.head_dim = index, config.head_dim
         self.heads, self.kv_heads = config.heads, config.kv_head_count
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
-        self.qkv = nn.Linear(config.width, rows, bias=config.bias)
-        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+        self.qkv = Linear(config.width, rows, bias=config.bias)
+        self.out = Linear(config.width, config.width, bias=config.bias)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
         if config.qk_norm:
@@ -240,7 +241,8 @@ class Attention(nn.Module):
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # (B, H, R, D)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
+            turned = rotate(torch.cat((q, k), dim=1), rope)
+            q, k = turned.split([self.heads, self.kv_heads], dim=1)
         if cache is not None:
             k, v = cache.write(self.index, k, v)
         grouped = self.heads != self.kv_heads
@@ -269,8 +271,8 @@ class MLP(nn.Module):
         self.kind = config.mlp
         self.gated = config.mlp != "gelu"
         hidden = config.hidden
-        self.inner = nn.Linear(config.width, hidden * (2 if self.gated else 1), bias=config.bias)
-        self.out = nn.Linear(hidden, config.width, bias=config.bias)
+        self.inner = Linear(config.width, hidden * (2 if self.gated else 1), bias=config.bias)
+        self.out = Linear(hidden, config.width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, R, W) to (B, R, W)."""

@@ -14,7 +14,9 @@ from mmgen.errors import ConfigError
 
 
 class KVCache:
-    """Keys and values (layers, 2, B, L, H_kv, D), and what the mask needs to know of each row.
+    """Keys and values (layers, 2, B, H_kv, L, D), and what the mask needs to know of each row.
+
+    The rows of a head lie side by side, since attention reads them head by head.
 
     Args:
         layers: number of attention layers.
@@ -35,8 +37,10 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        shape = (layers, 2, batch, capacity, kv_heads, head_dim)
+        shape = (layers, 2, batch, kv_heads, capacity, head_dim)
         self.data = torch.zeros(shape, dtype=dtype, device=device)
+        # Views, one pair (B, H_kv, L, D) a layer: indexing takes longer than writing a row.
+        self.pairs = [(layer[0], layer[1]) for layer in self.data]
         self.block = torch.zeros(capacity, dtype=torch.long, device=device)  # (L,)
         self.valid = torch.zeros(batch, capacity, dtype=torch.bool, device=device)  # (B, L)
         self.length = 0
@@ -44,7 +48,7 @@ class KVCache:
     @property
     def capacity(self) -> int:
         """Rows that fit."""
-        return self.data.shape[3]
+        return self.data.shape[4]
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Put the keys and values of the rows being fed behind the kept ones.
@@ -59,10 +63,10 @@ class KVCache:
         end = self.length + k.shape[2]
         if end > self.capacity:
             raise ConfigError(f"The KV cache holds {self.capacity} rows; {end} were fed.")
-        self.data[layer, 0, :, self.length : end] = k.transpose(1, 2)
-        self.data[layer, 1, :, self.length : end] = v.transpose(1, 2)
-        keys, values = self.data[layer, :, :, :end].unbind(0)
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        keys, values = self.pairs[layer]
+        keys[:, :, self.length : end] = k
+        values[:, :, self.length : end] = v
+        return keys[:, :, :end], values[:, :, :end]
 
     def keep(self, block: Tensor, valid: Tensor) -> None:
         """Keep the first rows of those just fed; the next feed overwrites the others.

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgen.kernels.linear import Linear, linear
 from mmgen.models.backbone import BackboneConfig, make_norm
 from mmgen.models.plan import NONE, PREFIX
 
@@ -85,7 +86,7 @@ class CategoricalHead(nn.Module):
     ) -> None:
         super().__init__()
         self.norms = nn.ModuleDict({name: make_norm(backbone) for name in directions})
-        self.outs = nn.ModuleDict({name: nn.Linear(backbone.width, width) for name in directions})
+        self.outs = nn.ModuleDict({name: Linear(backbone.width, width) for name in directions})
         self.table = CodeTable(codes, channels, width, scale=width**-0.5)
         self.bias = nn.Parameter(torch.zeros(codes))
 
@@ -116,7 +117,7 @@ class CategoricalHead(nn.Module):
 
     def logits(self, queries: Tensor, table: Tensor) -> Tensor:
         """(B, S, E) to (B, S, K) float32, given the table (K, E) of all codes."""
-        return F.linear(queries, table, self.bias).float()
+        return linear(queries, table, self.bias).float()
 
 
 def resolve_prefix(reads: Tensor, first_row: int) -> Tensor:
@@ -155,7 +156,7 @@ class MatrixHead(nn.Module):
         self.directions = directions
         norms = {name: make_norm(backbone) if normed else nn.Identity() for name in directions}
         self.norms = nn.ModuleDict(norms)
-        outs = {name: nn.Linear(backbone.width, codes, bias=False) for name in directions}
+        outs = {name: Linear(backbone.width, codes, bias=False) for name in directions}
         for out in outs.values():
             nn.init.normal_(out.weight, std=0.02)
         self.outs = nn.ModuleDict(outs)

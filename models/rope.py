@@ -39,7 +39,8 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Turn the channel pairs `(i, i + head_dim / 2)` of x (B, H, R, head_dim)."""
     cos, sin = (table.unsqueeze(1).to(x.dtype) for table in rope)  # (B, 1, R, head_dim / 2)
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    turned = torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)
+    return torch.cat(turned, dim=-1)
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:

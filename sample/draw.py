@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError
-from mmgen.noise import Purpose, gumbel_argmax, gumbel_at, pexp
+from mmgen.noise import Purpose, gumbel_argmax, gumbel_at
+from mmgen.portable import pexp
 
 _MIN_TEMPERATURE = 1e-5
-_DENSE_SHARE = 0.4  # of the tokens: above it, noise for all is cheaper than for the kept alone
+_DENSE_SHARE = 0.05  # of the tokens: above it, noise for all is cheaper than for the kept alone
 _LOW_WORD = 0xFFFFFFFF
 
 

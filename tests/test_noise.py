@@ -21,11 +21,10 @@ from mmgen.noise import (
     gumbel,
     gumbel_argmax,
     gumbel_at,
-    pexp,
     philox,
     picture_seeds,
-    plog,
 )
+from mmgen.portable import pexp, plog
 
 F = np.float32
 Array = np.ndarray[Any, np.dtype[np.float32]]

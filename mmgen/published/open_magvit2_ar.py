@@ -21,7 +21,15 @@ from mmgen.models.conditions import ClassConfig
 from mmgen.models.factorized import FactorizedConfig, FactorizedModel
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import open_magvit2
-from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
+from mmgen.published.gpt_blocks import (
+    backbone_config,
+    block_rules,
+    build,
+    fuse,
+    halves,
+    heads_of,
+    square,
+)
 from mmgen.published.gpt_images import PATCH
 from mmgen.published.ibq_ar import (
     CLASSES,
@@ -29,10 +37,8 @@ from mmgen.published.ibq_ar import (
     IGNORED,
     TOKEN,
     TOKENIZER,
-    heads_of,
     share_holds,
     share_of,
-    square,
 )
 from mmgen.published.keymap import count
 from mmgen.published.options import official, refuse_contradictions
@@ -151,8 +157,8 @@ def convert_tokenizer(
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether a generator's file holds Open-MAGVIT2's tokenizer."""
-    own = {k.removeprefix(TOKENIZER): s for k, s in shapes.items() if k.startswith(TOKENIZER)}
-    return share_holds(shapes, TOKENIZER, frozenset()) and open_magvit2.recognise_tokenizer(own)
+    own = share_of(shapes, TOKENIZER)
+    return share_holds(shapes, TOKENIZER) and open_magvit2.recognise_tokenizer(own)
 
 
 _part = partial(Part, system="open-magvit2", licence="Apache-2.0", source="TencentARC/SEED-Voken")

@@ -228,7 +228,7 @@ def test_grouped_keys_are_repeated_keys(heads: int, kv_heads: int) -> None:
     with torch.no_grad():
         one, two = few(x, rope, mask[None]), all_of_them(x, rope, mask[None])
     assert torch.allclose(one, two, atol=1e-5)
-    assert few.new_cache(1, 3).data.shape == (2, 2, 1, 3, kv_heads, dim)
+    assert few.new_cache(1, 3).data.shape == (2, 2, 1, kv_heads, 3, dim)
 
 
 def test_a_row_is_untouched_by_what_it_does_not_see() -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mmgen.config import from_dict
 from mmgen.errors import ConfigError
-from mmgen.noise import Purpose, gumbel, pexp, picture_seeds
+from mmgen.noise import Purpose, gumbel, picture_seeds
+from mmgen.portable import pexp
 from mmgen.sample import draw as module
 from mmgen.sample.draw import DrawSettings, draw, filter_logits
 

@@ -1,0 +1,1 @@
+"""Operations whose plain form is slow; each stands beside the plain form that defines it."""
