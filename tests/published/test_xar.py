@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import official_conv as keys
@@ -117,14 +118,39 @@ def test_a_file_tells_its_sizes() -> None:
     ("options", "message"),
     [
         ({"encoder_head": 2}, "encoder_num_heads"),
-        ({"clusters": 4}, "clusters=4, but its file says 16"),
-        ({"encoder_num_heads": 4}, "encoder_num_heads=4, but its file says 2"),
+        ({"clusters": 4}, "has clusters 16, and the options say 4"),
+        ({"encoder_num_heads": 4}, "has encoder_num_heads 2, and the options say 4"),
         ({"encoder_depth": "two"}, "encoder_depth"),
+        ({"encoder_depth": 3}, "has encoder_depth 2"),
+        ({"vae_embed_dim": 8}, "has vae_embed_dim 16"),
+        ({"mlp_ratio": 3.0}, "holds other sizes"),
+        ({"vae_stride": 0}, "vae_stride"),
+        ({"img_size": 512}, "latents of 16x16, which img_size=512 and vae_stride=16 do not make"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         xar.convert(official_tensors(TINY), options, "x.pth")
+
+
+def test_other_strides_classes_and_times() -> None:
+    tensors = official_tensors(TINY)
+    tensors["class_emb.weight"] = torch.randn(8, 32)
+    tensors["time_embed.mlp.0.weight"] = torch.randn(32, 64)
+    converted = xar.convert(tensors, {"vae_stride": 8}, "x.pth")
+    config = converted.network.config
+    assert converted.image_size == 128
+    assert (config.classes, config.time_channels, config.grid) == (7, 64, (1, 16, 16))
+
+
+@pytest.mark.parametrize("cut", [lambda t: t[..., 0], lambda t: t[:1], lambda t: t[..., :1]])
+def test_tensors_of_other_shapes(cut: Callable[[Tensor], Tensor]) -> None:
+    tensors = official_tensors({**TINY, "encoder_depth": 1})
+    for key, tensor in tensors.items():
+        if "rope" not in key and key != "mask" and cut(tensor).shape != tensor.shape:
+            with pytest.raises(UserError) as raised:
+                xar.convert({**tensors, key: cut(tensor)}, {}, "x.pth")
+            assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("clusters", [0, 5, 9])
