@@ -12,7 +12,6 @@ from torch import Tensor
 from mmgen.errors import ConfigError
 from mmgen.published import keymap
 from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
-from mmgen.published.taming import shape_of
 
 PUBLISHED_WIDTH = 768  # with 12 heads
 RANKS = {
@@ -115,7 +114,7 @@ def read_options(
         if f"{side}_num_heads" not in options and told[f"{side}_hidden_size"] != PUBLISHED_WIDTH:
             raise ConfigError(f"No tensor of {where} tells {side}_num_heads; say it.")
     if "input_size" not in options:
-        rows = shape_of(tensors, "encoder_patch_pe", where)[1]
+        rows = keymap.shape(tensors, "encoder_patch_pe", 3, where)[1]
         times = max(1, read.frame_num // max(1, read.temporal_patch_size))
         read = replace(read, input_size=read.patch_size * math.isqrt(rows // times))
     return _with_quantizer(read, tensors, options, where)
@@ -131,14 +130,14 @@ def recorded(extras: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _told(tensors: Mapping[str, Tensor], where: str) -> dict[str, int]:
     """Official options that the tensors tell."""
-    tokens, width = shape_of(tensors, "encoder_latent_query_embed", where)
-    _, _, time, patch, _ = shape_of(tensors, "x_embedder.proj.weight", where)
+    tokens, width = keymap.shape(tensors, "encoder_latent_query_embed", 2, where)
+    _, _, time, patch, _ = keymap.shape(tensors, "x_embedder.proj.weight", 5, where)
     return {
         "bottleneck_token_num": tokens,
         "temporal_patch_size": time,
         "patch_size": patch,
         "encoder_hidden_size": width,
-        "decoder_hidden_size": shape_of(tensors, "decoder_latent_pe", where)[2],
+        "decoder_hidden_size": keymap.shape(tensors, "decoder_latent_pe", 3, where)[2],
         "encoder_depth": keymap.count(tensors, r"encoder\.blocks\.(\d+)\..+"),
         "decoder_depth": keymap.count(tensors, r"decoder\.blocks\.(\d+)\..+"),
     }
@@ -148,7 +147,7 @@ def _with_quantizer(
     read: LarpOptions, tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
 ) -> LarpOptions:
     """The same with the sizes of the codebook."""
-    codes, channels = shape_of(tensors, "bottleneck.regularizer.embedding.weight", where)
+    codes, channels = keymap.shape(tensors, "bottleneck.regularizer.embedding.weight", 2, where)
     said = options.get("bottleneck", {}).get("args", {})
     refuse_contradictions(said, {"bottleneck_dim": channels}, where)
     said = said.get("regularizer", {}).get("args", {})
