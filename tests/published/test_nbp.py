@@ -215,10 +215,10 @@ def test_larp_tells_its_sizes() -> None:
     assert (config.quantizer.codebook_size, config.size, config.patch) == (32, 128, (4, 8, 8))
     with pytest.raises(ConfigError, match="tells encoder_num_heads"):
         larp_files.convert(tensors, {}, "file")
-    with pytest.raises(CheckpointError, match="has decoder_depth 2, and the options say 3"):
+    with pytest.raises(ConfigError, match="has decoder_depth 2, not 3"):
         larp_files.convert(tensors, {**heads, "decoder_depth": 3}, "file")
     bottleneck = {"args": {"regularizer": {"args": {"codebook_size": 8192}}}}
-    with pytest.raises(CheckpointError, match="has codebook_size 32"):
+    with pytest.raises(ConfigError, match="has codebook_size 32"):
         larp_files.convert(tensors, {**heads, "bottleneck": bottleneck}, "file")
 
 
