@@ -46,7 +46,7 @@ def parts_of(pipe: Pipeline, request: Request) -> list[Request]:
     branches = 2 if request.guided else 1
     each = 8 * branches * rows * width
     if request.flow:  # and what adaLN makes of a label at every time
-        each += 24 * width * sum(map(len, request.flow.all_times(len(request.plan.sizes))))
+        each += 24 * width * len(request.flow.all_times(request.plan.steps))
     return request.parts(max(1, CACHE_BYTES // each))
 
 

@@ -48,6 +48,7 @@ class SamplingDefaults:
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", 0 <= self.min_p < 1, "0 (off) or more and below 1"),
+            ("steps", _smallest(self.steps) >= 1, "1 or more"),
         )
         for name, good, what in ranges:
             if not good:

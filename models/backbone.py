@@ -242,7 +242,7 @@ class Attention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             turned = rotate(torch.cat((q, k), dim=1), rope)
-            q, k = turned.split([self.heads, self.kv_heads], dim=1)
+            q, k = turned[:, : self.heads], turned[:, self.heads :]
         if cache is not None:
             k, v = cache.write(self.index, k, v)
         grouped = self.heads != self.kv_heads

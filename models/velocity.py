@@ -11,9 +11,8 @@ Shapes: B batch, R rows fed, N slots, E blocks, C channels of a latent, W width,
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from mmgen.models.cache import KVCache
 from mmgen.models.conditions import ClassConfig
 from mmgen.models.decodable import Prefix
 from mmgen.models.flow import FlowDraws, Noised, add_noise, time_level
+from mmgen.models.moments import Conditions, Moment, TimeEmbedding
 from mmgen.models.plan import Plan, compile_plan
 from mmgen.models.rope import Rope, rope_table
 from mmgen.models.rows import Cursor, Rows, row_mask
@@ -100,25 +100,7 @@ class VelocityConfig:
         return find_unit(self.units, name)
 
 
-class Conditions(NamedTuple):
-    """What adaLN makes of every label at every time: one entry a stack, M = U * T."""
-
-    stacks: tuple[tuple[Tensor, ...], ...]
-    times: int
-
-
-class Moment(NamedTuple):
-    """Which label and which time the rows of a pass have.
-
-    Args:
-        conditions: of all labels and times.
-        label: (B,) long, which of the U labels a sequence has.
-        time: (E,) long, which of the T times the rows of each block have.
-    """
-
-    conditions: Conditions
-    label: Tensor
-    time: Tensor
+_DECIDER = "These weights predict velocities of latents; decode them with a FlowDecider."
 
 
 @dataclass(kw_only=True)
@@ -216,9 +198,11 @@ class VelocityModel(nn.Module, Saved):
         codes: Tensor,
         unit: str,
         cursor: Cursor,
-        tables: Moment,
+        tables: Moment | None,
     ) -> LatentRows:
         """Some rows of a plan; see `Decodable`. `tables` tells their labels and times."""
+        if tables is None:
+            raise ConfigError(_DECIDER)
         device = codes.device
         slot, block = plan.source[chosen], plan.block[chosen]
         time = tables.time[(block - 1).to(device)]
@@ -273,7 +257,7 @@ class VelocityModel(nn.Module, Saved):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError("These weights predict velocities of latents; decode with a FlowDecider.")
+        raise ConfigError(_DECIDER)
 
     def new_cache(self, batch: int, capacity: int) -> tuple[KVCache, ...]:
         """An empty cache of `capacity` rows for each stack."""
@@ -309,22 +293,4 @@ class Stack(nn.Module):
         """(B, R, source) of rows at slots (R,) to (B, R, W); the rest as in `Backbone`."""
         x = self.entry_norm(self.enter(x) + self.places[slot])
         out: Tensor = self.norm(self.backbone(x, rope, mask, cache, modulation))
-        return out
-
-
-class TimeEmbedding(nn.Module):
-    """A time as cosines and sines of falling frequency, through an MLP."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.mlp = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, level: Tensor) -> Tensor:
-        """(...) float32 to (..., W)."""
-        half = self.channels // 2
-        step = torch.arange(half, dtype=torch.float32, device=level.device) / half
-        angle = level[..., None] * torch.exp(-math.log(10000) * step)
-        waves = torch.cat([angle.cos(), angle.sin()], dim=-1)
-        out: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return out

@@ -182,9 +182,13 @@ class WordCondition(nn.Module):
 class NoCondition(nn.Module):
     """No rows; what is given is an empty tensor (B, 0), which says how many pictures there are."""
 
+    no_rows: Tensor
+
     def __init__(self, config: NothingConfig, width: int) -> None:
         super().__init__()
-        self.config, self.width = config, width
+        self.config = config
+        # No rows, but on the device and of the type of the weights.
+        self.register_buffer("no_rows", torch.zeros(0, width), persistent=False)
 
     def forward(self, given: Given) -> Embedded:
         """(B, 0) to rows (B, 0, W).
@@ -194,8 +198,8 @@ class NoCondition(nn.Module):
         """
         if not isinstance(given, Tensor) or given.shape[1:] != (0,):
             raise ConfigError("These weights take no condition; give frames to go on from.")
-        x = torch.zeros(len(given), 0, self.width, device=given.device)
-        return Embedded(x, torch.ones(len(given), 0, dtype=torch.bool, device=given.device))
+        x = self.no_rows.expand(len(given), -1, -1)
+        return Embedded(x, torch.ones(len(given), 0, dtype=torch.bool, device=x.device))
 
     def null(self, given: Given) -> Given:
         """There is none.

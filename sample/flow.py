@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError, suggestion
-from mmgen.models.velocity import Conditions, Moment, VelocityModel
+from mmgen.models.moments import Conditions, Moment
+from mmgen.models.velocity import VelocityModel
 from mmgen.noise import gaussian
 from mmgen.sample.deciding import Decided, Turn
 
@@ -55,8 +56,10 @@ class FlowSettings:
             raise ConfigError(
                 f"The solver cannot be '{self.solver}'{suggestion(str(self.solver), SOLVERS)}"
             )
+        if isinstance(self.steps, list):  # as JSON and YAML have it
+            object.__setattr__(self, "steps", tuple(self.steps))
         steps = self.steps if isinstance(self.steps, tuple) else (self.steps,)
-        if not steps or min(steps) < 1:
+        if not steps or not all(isinstance(count, int) and count >= 1 for count in steps):
             raise ConfigError(f"The solver needs 1 step or more in each block, not {self.steps}.")
         if not 0.0 < self.last_time < 1.0:
             raise ConfigError(f"last_time must lie between 0 and 1, not {self.last_time}.")
@@ -81,9 +84,10 @@ class FlowSettings:
             return torch.linspace(1.0, self.last_time, count, dtype=torch.float64)
         return torch.linspace(1.0, 0.0, count + 1, dtype=torch.float64)[:-1]
 
-    def all_times(self, blocks: int) -> list[Tensor]:
-        """`times` of every block."""
-        return [self.times(block, blocks) for block in range(blocks)]
+    def all_times(self, blocks: int) -> Tensor:
+        """The different times of all blocks, (T,) float64, rising from the 0 of finished ones."""
+        each = [self.times(block, blocks) for block in range(blocks)]
+        return torch.cat([torch.zeros(1, dtype=torch.float64), *each]).unique()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def solve(
@@ -149,12 +153,12 @@ class FlowDecider:
     def decide(self, turn: Turn) -> Decided:
         """Visit the network once or more a solver step."""
         guided = turn.scale is not None
-        times = self._times[turn.step]
+        times = self.settings.times(turn.step, self.model.schedule.blocks)
 
         def velocity(x: Tensor, index: int) -> Tensor:
             values = turn.values.clone()
             values[:, turn.slots] = x.float()
-            said = turn.feed(values, self._moment(turn.step, index, guided))
+            said = turn.feed(values, self._moment(turn.step, times[index], guided))
             if self.trace:
                 self.trace(turn.step, index, said)
             return turn.guided(said).double()
@@ -174,7 +178,7 @@ class FlowDecider:
         return drawn.to(turn.values.device)
 
     @cached_property
-    def _times(self) -> list[Tensor]:
+    def _times(self) -> Tensor:
         return self.settings.all_times(self.model.schedule.blocks)
 
     @cached_property
@@ -184,20 +188,15 @@ class FlowDecider:
         return torch.cat([different, different.new_tensor([self.model.no_label])]), which
 
     @cached_property
-    def _different_times(self) -> Tensor:
-        """(T,) float64, rising from the 0 of finished blocks."""
-        return torch.cat([torch.zeros(1, dtype=torch.float64), *self._times]).unique()  # type: ignore[no-untyped-call, no-any-return]
-
-    @cached_property
     def _conditions(self) -> Conditions:
         labels = self._kinds[0]
-        return self.model.conditions(labels, self._different_times.to(labels.device))
+        return self.model.conditions(labels, self._times.to(labels.device))
 
-    def _moment(self, step: int, index: int, guided: bool) -> Moment:
-        """Labels and times of the rows of a visit."""
+    def _moment(self, step: int, t: Tensor, guided: bool) -> Moment:
+        """Labels and times of the rows of a visit; the other blocks are finished, or not fed."""
         different, which = self._kinds
         if guided:
             which = torch.cat([which, torch.full_like(which, len(different) - 1)])
         time = torch.zeros(self.model.schedule.blocks, dtype=torch.long)
-        time[step] = int(torch.searchsorted(self._different_times, self._times[step][index]))
+        time[step] = torch.searchsorted(self._times, t)
         return Moment(self._conditions, which, time.to(which.device))

@@ -120,9 +120,20 @@ def test_clips_that_cannot_be_read(gif: Path, tmp_path: Path) -> None:
         read_clip(gif, 5, 8)
     with pytest.raises(DataError, match="There is no file"):
         read_clip(tmp_path / "none.gif", 1, 8)
+    with pytest.raises(DataError, match="xx cannot be read: File name too long"):
+        read_clip("x" * 5000, 1, 8)
     (tmp_path / "bad.gif").write_bytes(b"GIF89a no")
     with pytest.raises(DataError, match="no animation"):
         read_clip(tmp_path / "bad.gif", 1, 8)
     (tmp_path / "bad.mp4").write_bytes(b"no film")
     with pytest.raises(DataError, match=r"no film|PyAV"):
         read_clip(tmp_path / "bad.mp4", 1, 8)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        read_clip(tmp_path, 1, 8)

@@ -15,7 +15,7 @@ from mmgen.models.velocity import VelocityConfig, VelocityModel
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig, KLConfig
-from tests.tiny_conditional import everywhere
+from tests.tiny_networks import everywhere
 
 USUAL = SamplingDefaults(guidance_scale=2.5, guidance_ramp="linear", steps=3)
 

@@ -245,3 +245,10 @@ def test_a_planted_arrow_is_found(
     monkeypatch.setattr(layers, "ROOT", tmp_path)
     assert layers.main() == 1
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("extra", ["text", "dev"])
+def test_transformers_is_new_enough(extra: str) -> None:
+    """`from_pretrained(dtype=...)` came with 4.56."""
+    wanted = SETTINGS["project"]["optional-dependencies"][extra]
+    assert [line for line in wanted if line.startswith("transformers")] == ["transformers>=4.56"]

@@ -494,3 +494,6 @@ def test_transparent_pictures_are_seen_over_white() -> None:
 def test_sampling_defaults_out_of_range_are_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="top_p"):
         SamplingDefaults(top_p=7.0)
+    for steps in (0, (5, 0), ()):
+        with pytest.raises(ConfigError, match="steps must be 1 or more"):
+            SamplingDefaults(steps=steps)

@@ -12,7 +12,7 @@ from mmgen.errors import UserError
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import LFQConfig
-from tests.tiny_conditional import factorized
+from tests.tiny_networks import factorized
 
 USUAL = SamplingDefaults("token", guidance_scale=(1.9, 2.0), temperature=(1.1, 1.0))
 

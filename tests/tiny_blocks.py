@@ -11,7 +11,6 @@ from mmgen.models.backbone import BackboneConfig
 from mmgen.models.conditional import ANY, ConditionalConfig, ConditionalModel, Tap
 from mmgen.models.units import Unit
 from mmgen.models.words import NothingConfig, WordConfig
-from tests.tiny_conditional import everywhere
 
 GRID = (2, 2, 2)
 CODES = 125
@@ -33,7 +32,7 @@ def _model(condition: Any, start: Any, longest: int) -> ConditionalModel:
         positions="order",
         longest=longest,
     )
-    return everywhere(ConditionalModel(config))
+    return ConditionalModel(config).eval()
 
 
 def hybrid(longest: int = 20, **condition: Any) -> ConditionalModel:

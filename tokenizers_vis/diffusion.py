@@ -178,8 +178,16 @@ def conditioner_of(pipeline: Any) -> UnclipConditioner:
         "channels": normalizer.mean.shape[-1],
         "levels": schedule.num_train_timesteps,
         "schedule": schedule.beta_schedule,
+        "beta_start": schedule.beta_start,
+        "beta_end": schedule.beta_end,
     }
     conditioner = UnclipConditioner(from_dict(UnclipConfig, described, "image_noising_scheduler"))
+    theirs = pipeline.image_noising_scheduler.alphas_cumprod
+    if not torch.allclose(conditioner.config.kept_signal(), theirs.float().cpu(), atol=1e-6):
+        raise ConfigError(
+            "The pipeline's image_noising_scheduler has noise levels of its own (trained_betas or "
+            "rescale_betas_zero_snr); give it one without."
+        )
     conditioner.load_state_dict({"mean": normalizer.mean, "std": normalizer.std})  # to float32
     return conditioner.eval()
 

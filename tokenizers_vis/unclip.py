@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from mmgen.config import later
 from mmgen.errors import ConfigError
 from mmgen.saving import Saved
 
@@ -30,16 +31,29 @@ class UnclipConfig:
         channels: D.
         levels: noise levels of the schedule.
         schedule: how noise grows with the level, under diffusers' names.
+        beta_start: variance of the noise of the first step, "linear" and "scaled_linear" only.
+        beta_end: the same of the last step.
     """
 
     channels: int = 1024
     levels: int = 1000
     schedule: Schedule = "squaredcos_cap_v2"
+    beta_start: float = later(1e-4)
+    beta_end: float = later(0.02)
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no labels."""
         if self.channels < 2 or self.channels % 2 or self.levels < 1:
             raise ConfigError("unCLIP needs an even number of channels and at least one level.")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ConfigError(
+                "unCLIP's beta_start and beta_end must rise between 0 and 1, not "
+                f"{self.beta_start} and {self.beta_end}."
+            )
+
+    def kept_signal(self) -> Tensor:
+        """`kept_signal` of this schedule."""
+        return kept_signal(self.schedule, self.levels, self.beta_start, self.beta_end)
 
 
 class UnclipConditioner(nn.Module, Saved):
@@ -71,7 +85,7 @@ class UnclipConditioner(nn.Module, Saved):
             raise ConfigError(
                 f"The noise level must lie in 0 .. {self.config.levels - 1}, not {level}."
             )
-        kept = kept_signal(self.config.schedule, self.config.levels)[level].to(embedding)
+        kept = self.config.kept_signal()[level].to(embedding)
         scaled = (embedding - self.mean) / self.std
         noised = (kept.sqrt() * scaled + (1 - kept).sqrt() * noise) * self.std + self.mean
         told = level_embedding(level, self.config.channels).to(noised)
@@ -104,8 +118,15 @@ class UnclipConditioner(nn.Module, Saved):
         return torch.cat([self(negative, still), labels])
 
 
-def kept_signal(schedule: Schedule, levels: int) -> Tensor:
-    """Share of the signal's variance left at each level: (levels,) float32, the first below 1."""
+def kept_signal(schedule: Schedule, levels: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
+    """Share of the signal's variance left at each level: (levels,) float32, the first below 1.
+
+    Args:
+        schedule: as in `UnclipConfig`.
+        levels: how many.
+        start: `beta_start`.
+        end: `beta_end`.
+    """
     if schedule == "squaredcos_cap_v2":
 
         def left(step: float) -> float:
@@ -113,9 +134,9 @@ def kept_signal(schedule: Schedule, levels: int) -> Tensor:
 
         betas = torch.tensor([min(1 - left(i + 1) / left(i), 0.999) for i in range(levels)])
     elif schedule == "linear":
-        betas = torch.linspace(1e-4, 0.02, levels)
+        betas = torch.linspace(start, end, levels)
     else:
-        betas = torch.linspace(1e-4**0.5, 0.02**0.5, levels) ** 2
+        betas = torch.linspace(start**0.5, end**0.5, levels) ** 2
     return (1 - betas).cumprod(0)
 
 

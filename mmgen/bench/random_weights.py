@@ -41,7 +41,8 @@ def random_pipeline(name: str) -> Pipeline:
     converted = _converted(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        transformer = ConditionalModel(converted.network.config)
+        network: Any = converted.network
+        transformer = ConditionalModel(network.config)
         vision = ConvTokenizer(ConvTokenizerConfig(VQConfig(normalize=True)))  # VQ-16
     sampling = converted.sampling
     assert sampling is not None

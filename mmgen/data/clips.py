@@ -40,11 +40,14 @@ def read_clip(path: str | Path, frames: int, size: int) -> Tensor:
 
 
 def _frames(path: Path) -> Iterator[Image.Image]:
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix[1:].lower() in EXTENSIONS)
-        return (open_picture(file, str(file)) for file in files)
-    if not path.exists():
-        raise DataError(f"There is no file {path}; check the path.")
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix[1:].lower() in EXTENSIONS)
+            return (open_picture(file, str(file)) for file in files)
+        if not path.exists():
+            raise DataError(f"There is no file {path}; check the path.")
+    except OSError as error:  # no permission, or a name that no file can have
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     return _animation(path) if path.suffix[1:].lower() in EXTENSIONS else _film(path)
 
 

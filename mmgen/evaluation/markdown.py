@@ -132,7 +132,9 @@ def _generated(figures: dict[str, Any]) -> str:
     heads = ["prompts", "pictures", "n", "concept top-1 / top-5", "style", "KID"]
     heads += ["nearest training picture, 5 % / median / 95 %", "of the same concept"]
     concepts = protocol["data"]["concepts"]
-    sampling = ", ".join(f"{k} {v}" for k, v in protocol["sampling"].items() if k != "unit")
+    silent = ("unit", "solver", "steps")  # the last two are of weights that draw latents
+    said = {k: v for k, v in protocol["sampling"].items() if k not in silent and v != "constant"}
+    sampling = ", ".join(f"{k} {v}" for k, v in said.items())
     return f"""\
 ## Generated pictures, beside real ones
 

@@ -7,6 +7,8 @@ for 1 to 3 rows (docs/benchmarks.md has the figures).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,4 +48,5 @@ def _is_few(x: Tensor) -> bool:
 
 def _has_onednn() -> bool:
     # The operation is PyTorch's own, for compiled models; builds without oneDNN lack it.
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    available: Any = torch.backends.mkldnn.is_available
+    return bool(available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")

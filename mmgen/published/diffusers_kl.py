@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -17,12 +17,13 @@ from mmgen.errors import ConfigError
 from mmgen.files import replacing, write_json
 from mmgen.published.keymap import load, rename
 from mmgen.published.kl16 import LATENT_SCALE
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
-from mmgen.published.taming import refuse_contradictions, sizes
+from mmgen.published.taming import sizes
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import KLConfig
 
+SCALE = 0.18215  # of diffusers, where a configuration is silent
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 # Theirs and ours, between dots, in the order of replacement; both ways.
 WORDS = (
@@ -47,10 +48,9 @@ SIDES = {
 MATRICES = (".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight")
 # Of diffusers' configuration file; the types of blocks are read off the tensors.
 IGNORED = (
-    *("_class_name", "_diffusers_version", "_name_or_path", "_use_default_values", "act_fn"),
+    *("_class_name", "_diffusers_version", "_name_or_path", "_use_default_values"),
     *("down_block_types", "up_block_types", "in_channels", "out_channels", "sample_size"),
     *("force_upcast", "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"),
-    *("latents_mean", "latents_std"),
 )
 
 
@@ -62,8 +62,11 @@ class DiffusersOptions:
     layers_per_block: int | None = None
     latent_channels: int | None = None
     norm_num_groups: int = 32
-    scaling_factor: float = LATENT_SCALE
+    scaling_factor: float | None = None
     shift_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
+    act_fn: Literal["silu"] = "silu"
 
 
 def to_diffusers(name: str) -> str:
@@ -80,9 +83,7 @@ def convert_tokenizer(
     tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
 ) -> Converted:
     """An `AutoencoderKL` as a `ConvTokenizer`; see `Part.convert`."""
-    given = official(DiffusersOptions, options, where, IGNORED)
-    if given.shift_factor:
-        raise ConfigError(f"{where} shifts its latents (shift_factor), which is not supported.")
+    given, scale = _read(options, where)
     renamed = rename(tensors, [(r".+", lambda match: from_diffusers(match[0]))], where)
     for key in (key for key in tensors if key.endswith(MATRICES)):
         renamed[from_diffusers(key)] = tensors[key][:, :, None, None]
@@ -93,13 +94,28 @@ def convert_tokenizer(
         "latent_channels": found["z_channels"],
     }
     refuse_contradictions(given, said, where)
-    quantizer = KLConfig(channels=found["z_channels"], scale=given.scaling_factor)
+    quantizer = KLConfig(channels=found["z_channels"], scale=scale)
     network = ConvTokenizer(
         ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
     ).eval()
     load(network, renamed, where)
-    notes = (f"latent scale {given.scaling_factor}",)
+    notes = (f"latent scale {scale}",)
     return Converted("vision", network, image_size=256, notes=notes)
+
+
+def _read(options: Mapping[str, Any], where: str) -> tuple[DiffusersOptions, float]:
+    """The options and their scale, which a whole configuration file may leave to diffusers."""
+    given = official(DiffusersOptions, options, where, IGNORED)
+    for name in ("shift_factor", "latents_mean", "latents_std"):
+        if getattr(given, name):
+            raise ConfigError(f"{where} moves its latents ({name}), which is not supported.")
+    scale = given.scaling_factor or (SCALE if "_class_name" in options else None)
+    if scale is None:
+        raise ConfigError(
+            f"No tensor of {where} tells its scaling_factor; give its config.json with --config, "
+            f"or say scaling_factor=... ({LATENT_SCALE} for KL-16)."
+        )
+    return given, scale
 
 
 def export(tokenizer: ConvTokenizer, folder: str | Path) -> None:

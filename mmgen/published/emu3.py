@@ -13,12 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.published.keymap import Rules, count, load, rename
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     WORDS,
     official_sizes,
-    refuse_contradictions,
     shape_of,
     sizes,
     taming_rules,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmgen.errors import CheckpointError
+from mmgen.errors import CheckpointError, ConfigError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.conditional import ConditionalConfig, ConditionalModel
 from mmgen.published import keymap
@@ -71,6 +73,38 @@ def backbone_config(
         norm_eps=norm_eps,
         qk_norm=False,
     )
+
+
+def heads_of(
+    presets: Mapping[str, Mapping[str, Any]],
+    name: str,
+    width: int,
+    options: Mapping[str, Any],
+    where: str,
+) -> Any:
+    """Number of heads: no tensor tells it, but every published width has one.
+
+    Raises:
+        ConfigError: another width, and no option that says it.
+    """
+    published = {size[name]: size["n_head"] for size in presets.values()}
+    if "n_head" not in options and width not in published:
+        raise ConfigError(f"{where} has no published width ({width}); say its heads with n_head=.")
+    return options.get("n_head", published.get(width))
+
+
+def square(block_size: int, where: str) -> tuple[int, int, int]:
+    """The grid of so many tokens.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    side = isqrt(block_size)
+    if side < 1 or side * side != block_size:
+        raise ConfigError(
+            f"block_size {block_size} of {where} is no square; give that of a whole picture."
+        )
+    return 1, side, side
 
 
 def fuse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

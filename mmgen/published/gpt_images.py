@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from mmgen.errors import ConfigError
 from mmgen.models.conditional import ConditionalConfig, Tap
 from mmgen.models.conditions import ClassConfig, FeatureConfig
 from mmgen.models.units import Unit
 from mmgen.published import keymap
-from mmgen.published.gpt_blocks import backbone_config, block_rules
+from mmgen.published.gpt_blocks import backbone_config, block_rules, heads_of, square
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Shapes
 
@@ -108,8 +107,9 @@ def read(
         ConfigError: an option that is unknown, or that the tensors contradict.
     """
     facts = facts_of(tensors, extra)
-    refuse_contradictions(facts, options, where)
-    defaults = {"block_size": block_size(where), "n_head": heads_of(facts["dim"], options, where)}
+    refuse_contradictions(options, facts, where)
+    heads = heads_of(SIZES, "dim", facts["dim"], options, where)
+    defaults = {"block_size": block_size(where), "n_head": heads}
     return official(kind, {**defaults, **options, **facts}, where, IGNORED)
 
 
@@ -125,27 +125,10 @@ def facts_of(tensors: Mapping[str, Tensor], extra: int) -> dict[str, Any]:
     return facts | {"model_type": "t2i"} | told
 
 
-def heads_of(dim: int, options: Mapping[str, Any], where: str) -> Any:
-    """Number of heads: no tensor tells it, but every published width has one.
-
-    Raises:
-        ConfigError: another width, and no option that says it.
-    """
-    published = {size["dim"]: size["n_head"] for size in SIZES.values()}
-    if "n_head" not in options and dim not in published:
-        raise ConfigError(f"{where} has no published width ({dim}); say its heads with n_head=.")
-    return options.get("n_head", published.get(dim))
-
-
 def image_config(
     given: Options, tensors: Mapping[str, Tensor], where: str, unit: Unit, taps: tuple[Tap, ...]
 ) -> ConditionalConfig:
     """Our configuration of an official image transformer, trained on `unit`."""
-    side = isqrt(given.block_size)
-    if side * side != given.block_size:
-        raise ConfigError(
-            f"block_size {given.block_size} of {where} is no square; give that of a whole picture."
-        )
     condition: ClassConfig | FeatureConfig = ClassConfig(classes=given.num_classes)
     if given.model_type == "t2i":
         condition = FeatureConfig(channels=given.caption_dim, rows=given.cls_token_num)
@@ -153,7 +136,7 @@ def image_config(
         backbone=backbone_config(tensors, given.n_head, given.norm_eps, where),
         condition=condition,
         codebook_size=given.vocab_size,
-        grid=(1, side, side),
+        grid=square(given.block_size, where),
         units=(unit,),
         taps=taps,
         positions="yx",

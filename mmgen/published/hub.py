@@ -39,13 +39,18 @@ def _fetch(card: Card) -> list[Path]:
         return [Path(hf_hub_download(card.repository, name)) for name in names]
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # the hub's errors have no common class besides requests' and OSError
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+    except Exception as error:  # the hub's errors have no common class
         raise UserError(
-            f"The hub does not give {card.repository} ({reason}); download the file yourself."
+            f"The hub does not give {card.repository} ({_reason(error)}); download the file "
+            "yourself."
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The line of the hub's message that says what is wrong: the second, where it has a heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    heading = len(lines) > 1 and "Client Error. " in f"{lines[0]} "
+    return (lines or [type(error).__name__])[int(heading)].rstrip(".:")
 
 
 def _only_weights(repository: str) -> list[str]:

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from mmgen.published.averages import ema_parameters, has_averages, live_parameters
 from mmgen.published.keymap import load, rename
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     DDConfig,
-    refuse_contradictions,
     refuse_other_networks,
     shape_of,
     sizes,

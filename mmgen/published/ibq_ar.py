@@ -10,24 +10,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from mmgen.errors import ConfigError
 from mmgen.models.conditional import ConditionalConfig, Tap
 from mmgen.models.conditions import ClassConfig
 from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import ibq
-from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
-from mmgen.published.gpt_images import PATCH, refuse_contradictions
+from mmgen.published.gpt_blocks import (
+    backbone_config,
+    block_rules,
+    build,
+    fuse,
+    halves,
+    heads_of,
+    square,
+)
+from mmgen.published.gpt_images import PATCH
 from mmgen.published.keymap import count
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
+T = TypeVar("T")
 GENERATOR, TOKENIZER = "transformer.", "first_stage_model."  # what stands before their keys
 CLASSES = "class_emb.embedding_table.weight"
+NEEDED = frozenset({CLASSES, "tok_emb.weight", "head_nm.rmsnorm.weight"})
 TOKEN = Unit("token", "raster", "shift")
 RULES = (
     *block_rules("blocks"),
@@ -42,14 +51,10 @@ RULES = (
 TABLE = (r"tok_emb\.weight", "code_embedding.weight")
 CODEBOOK = (r"tok_emb\.weight", "code_embedding.codebook.weight")
 
+SIZES = {"IBQ-B": (16, 1024), "IBQ-L": (20, 1280), "IBQ-XL": (24, 1536), "IBQ-XXL": (30, 1920)}
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"n_layer": depth, "n_head": depth, "n_embd": width, "vocab_size": 16384}
-    for name, depth, width in (
-        ("IBQ-B", 16, 1024),
-        ("IBQ-L", 20, 1280),
-        ("IBQ-XL", 24, 1536),
-        ("IBQ-XXL", 30, 1920),
-    )
+    for name, (depth, width) in SIZES.items()
 }
 # Guidance and temperature of the published evaluation, by width.
 EVALUATION = {1024: (2.25, 1.1), 1280: (2.0, 1.0), 1536: (2.35, 1.15), 1920: (2.85, 1.2)}
@@ -119,7 +124,7 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
     }
     if facts["use_pretrained_codebook"]:
         facts["n_codebook_embd"] = channels
-    refuse_contradictions(facts, options, where)
+    refuse_contradictions(options, facts, where)
     defaults = {"n_head": heads_of(PRESETS, "n_embd", facts["n_embd"], options, where)}
     return official(Options, {**defaults, **options, **facts}, where, IGNORED)
 
@@ -127,44 +132,12 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
 # -- also Open-MAGVIT2's -------------------------------------------------------------------------
 
 
-def heads_of(
-    presets: Mapping[str, Mapping[str, Any]],
-    name: str,
-    width: int,
-    options: Mapping[str, Any],
-    where: str,
-) -> Any:
-    """Number of heads: no tensor tells it, but every published width has one.
-
-    Raises:
-        ConfigError: another width, and no option that says it.
-    """
-    published = {size[name]: size["n_head"] for size in presets.values()}
-    if "n_head" not in options and width not in published:
-        raise ConfigError(f"{where} has no published width ({width}); say its heads with n_head=.")
-    return options.get("n_head", published.get(width))
+def share_of(whole: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """Tensors or shapes of one of the networks in a generator's file, without their prefix."""
+    return {key.removeprefix(prefix): t for key, t in whole.items() if key.startswith(prefix)}
 
 
-def square(block_size: int, where: str) -> tuple[int, int, int]:
-    """The grid of so many tokens.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    side = isqrt(block_size)
-    if side < 1 or side * side != block_size:
-        raise ConfigError(
-            f"block_size {block_size} of {where} is no square; give that of a whole picture."
-        )
-    return 1, side, side
-
-
-def share_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of one of the networks in a generator's file, without their prefix."""
-    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-
-
-def share_holds(shapes: Shapes, prefix: str, needed: frozenset[str]) -> bool:
+def share_holds(shapes: Shapes, prefix: str, needed: frozenset[str] = frozenset()) -> bool:
     """Whether a generator's file has these keys behind a prefix, and nothing but two networks."""
     known = all(key.startswith((GENERATOR, TOKENIZER)) for key in shapes)
     return known and {prefix + key for key in needed} <= set(shapes)
@@ -179,19 +152,15 @@ def convert_tokenizer(
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether a generator's file holds IBQ's tokenizer."""
-    own = {k.removeprefix(TOKENIZER): s for k, s in shapes.items() if k.startswith(TOKENIZER)}
-    return share_holds(shapes, TOKENIZER, frozenset()) and ibq.recognise_tokenizer(own)
+    own = share_of(shapes, TOKENIZER)
+    return share_holds(shapes, TOKENIZER) and ibq.recognise_tokenizer(own)
 
 
 _part = partial(Part, system="ibq", licence="Apache-2.0", source="TencentARC/SEED-Voken")
 PARTS = (
     _part(
         name="class-conditional generator",
-        recognise=partial(
-            share_holds,
-            prefix=GENERATOR,
-            needed=frozenset({"tok_emb.weight", CLASSES, "head_nm.rmsnorm.weight"}),
-        ),
+        recognise=partial(share_holds, prefix=GENERATOR, needed=NEEDED),
         convert=convert,
         component="transformer",
     ),

@@ -8,7 +8,7 @@ key decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from mmgen.errors import CheckpointError
 
 Target = str | Callable[[re.Match[str]], str] | None
 Rules = Iterable[tuple[str, Target]]
+LONGEST_KEY = 80  # characters of a key in a message
 
 
 def rename(tensors: Mapping[str, Tensor], rules: Rules, where: str) -> dict[str, Tensor]:
@@ -44,7 +45,7 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules, where: str) -> dict[str,
             continue
         name = match.expand(target) if isinstance(target, str) else target(match)
         if name in renamed:
-            raise CheckpointError(f"{where} holds '{key}' twice under different names.")
+            raise CheckpointError(f"{where} holds {shown(key)} twice under different names.")
         renamed[name] = tensor
     if unknown:
         raise CheckpointError(f"{where} has {_named(unknown, 'key', 'that this system lacks')}.")
@@ -68,7 +69,7 @@ def load(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
         "has": [name for name in tensors if name not in own],
     }
     shapes = [
-        f"{name} {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+        f"{shown(name)} {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
         for name, tensor in tensors.items()
         if name in own and own[name].shape != tensor.shape
     ]
@@ -91,6 +92,38 @@ def meta(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
+def shape(
+    tensors: Mapping[str, Tensor], key: str, axes: int | Collection[int], where: str
+) -> tuple[int, ...]:
+    """Shape of a tensor that tells a size.
+
+    Args:
+        tensors: by key.
+        key: which one.
+        axes: how many it has, or how many it may have.
+        where: what to call the file in messages.
+
+    Raises:
+        CheckpointError: there is none of that name, or it has other axes or an empty one.
+    """
+    if key not in tensors:
+        raise CheckpointError(f"{where} lacks the tensor {shown(key)}; get the whole file.")
+    found = tuple(tensors[key].shape)
+    allowed = (axes,) if isinstance(axes, int) else tuple(axes)
+    if len(found) not in allowed or 0 in found:
+        raise CheckpointError(
+            f"{where} holds {shown(key)} of shape {found}, not with "
+            f"{' or '.join(map(str, allowed))} axes; get the file again."
+        )
+    return found
+
+
+def shown(key: str) -> str:
+    """A key of a file as a message may hold it: quoted, on one line, not longer than 80 letters."""
+    text = ascii(key)
+    return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 3]}..."
+
+
 def sizes(tensors: Mapping[str, Tensor], pattern: str) -> list[tuple[int, ...]]:
     """Shapes of the tensors whose whole key matches, in the order of the keys."""
     expression: Any = re.compile(pattern)
@@ -104,6 +137,6 @@ def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _named(names: list[str], noun: str, what: str) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:3])
+    first = ", ".join(map(shown, names[:3]))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"the {noun}{'s' if len(names) > 1 else ''} {shown}{more} {what}"
+    return f"the {noun}{'s' if len(names) > 1 else ''} {first}{more} {what}"

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.published.keymap import load, rename
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     nominal_levels,
     official_sizes,
-    refuse_contradictions,
     shape_of,
     sizes,
     taming_rules,

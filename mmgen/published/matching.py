@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmgen.errors import CheckpointError
 from mmgen.published.catalogue import COMPANIONS
+from mmgen.published.keymap import shown
 from mmgen.published.reading import Checkpoint
 from mmgen.published.systems import Part, shapes_of
 
@@ -136,5 +137,5 @@ def _unknown(
                 f"`mmgen import {part.system}`."
             )
     kinds = ", ".join(part.name for part in known if part.system == system)
-    first = ", ".join(f"'{key}'" for key in list(checkpoint.tensors)[:3])
+    first = ", ".join(shown(key) for key in list(checkpoint.tensors)[:3])
     return CheckpointError(f"{path} is none of {system}'s files ({kinds}): it holds {first}.")

@@ -22,7 +22,14 @@ from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import gpt_images as images
 from mmgen.published import keymap
-from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
+from mmgen.published.gpt_blocks import (
+    backbone_config,
+    block_rules,
+    build,
+    fuse,
+    halves,
+    heads_of,
+)
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
@@ -149,8 +156,8 @@ def read_clip_options(
         "num_classes": len(tensors[images.LABEL]) - 1,
         "max_seq_len": tensors["abs_pe"].shape[1] - 1,
     }
-    refuse_contradictions(facts, options, where)
-    defaults = {"n_head": 6 if dim == 384 else images.heads_of(dim, options, where)}
+    refuse_contradictions(options, facts, where)
+    defaults = {"n_head": heads_of(CLIP_SIZES, "dim", dim, options, where)}
     if facts["max_seq_len"] == 4 * 16 * 16:
         defaults["latent_shape"] = (4, 16, 16)
     given = official(ClipOptions, {**defaults, **options, **facts}, where, images.IGNORED)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mmgen.errors import CheckpointError, ConfigError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.conditional import ANY, ConditionalConfig, Tap
 from mmgen.models.units import Unit
@@ -28,7 +29,7 @@ from mmgen.published.nbp_options import (
     complete,
     recorded,
 )
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_other_ranks
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.published.ucf101 import WORDS, class_texts
 
@@ -47,22 +48,33 @@ RULES: tuple[tuple[str, keymap.Target], ...] = (
     (r"ln_f\.(\w+)", rf"head.norms.{ANY}.\1"),
     (r"head\.weight", f"head.outs.{ANY}.weight"),
 )
+RANKS = {
+    r"(tok_emb|head|.*\.(query|key|value))\.weight|uncond_embedding": 2,
+    r".*\.(query|key|value)\.bias": 1,
+    r"pos_emb": 3,
+}
 
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """Read a transformer."""
     own = _transformer_tensors(tensors)
+    refuse_other_ranks(own, RANKS, where)
     read = complete(official(TransformerOptions, options, where, TRAINING), shapes_of(own), where)
     config = network_config(read)
-    network = build(config, _joined(own, config), RULES, where)
+    network = build(config, _joined(own, config, where), RULES, where)
     sampling = SamplingDefaults(guidance_scale=1.0, top_k=16000, top_p=0.9)
     return Converted("transformer", network, sampling=sampling)
 
 
 def network_config(options: TransformerOptions) -> ConditionalConfig:
-    """Our configuration of complete official options."""
+    """Our configuration of complete official options.
+
+    Raises:
+        ConfigError: they are not complete.
+    """
     layers, width, block = options.n_layer, options.n_embd, options.token_number_per_step
-    assert layers and width and block and options.n_head and options.block_size
+    if not (layers and width and block and options.n_head and options.block_size):
+        raise ConfigError("These options of NBP lack a size, or it is 0; see its PRESETS.")
     start: Literal["hybrid", "given"] = "hybrid" if options.hybrid else "given"
     return ConditionalConfig(
         backbone=BackboneConfig(
@@ -123,7 +135,9 @@ def _transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _joined(tensors: Mapping[str, Tensor], config: ConditionalConfig) -> dict[str, Tensor]:
+def _joined(
+    tensors: Mapping[str, Tensor], config: ConditionalConfig, where: str
+) -> dict[str, Tensor]:
     """Queries, keys and values as one, the vocabulary turned, positions without a batch axis."""
     joined = dict(tensors)
     for i in range(config.backbone.depth):
@@ -131,13 +145,19 @@ def _joined(tensors: Mapping[str, Tensor], config: ConditionalConfig) -> dict[st
             names = [f"blocks.{i}.attn.{name}.{leaf}" for name in ("query", "key", "value")]
             if all(name in joined for name in names):
                 three = [joined.pop(name) for name in names]
-                joined[f"blocks.{i}.attn.qkv.{leaf}"] = torch.cat(three)
+                joined[f"blocks.{i}.attn.qkv.{leaf}"] = _one(three, names[0], where)
     for name in ("tok_emb.weight", "head.weight"):
         if name in joined:
             joined[name] = joined[name].roll(-shift_of(config), 0)
     if "pos_emb" in joined:
         joined["pos_emb"] = joined["pos_emb"].flatten(0, -2)
     return joined
+
+
+def _one(three: list[Tensor], name: str, where: str) -> Tensor:
+    if len({tensor.shape for tensor in three}) > 1:
+        raise CheckpointError(f"{where} holds '{name}' of another shape than those beside it.")
+    return torch.cat(three)
 
 
 def recognise(shapes: Shapes) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from mmgen.errors import ConfigError
+from mmgen.published.options import refuse_contradictions
 from mmgen.published.ucf101 import WORDS
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -14,6 +15,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 GRID = (5, 16, 16)  # 17 frames of 128 x 128, which all published models draw
 CODES = 64000
 HEADS = {(24, 1536): 16, (24, 2048): 32, (32, 3072): 32}  # by (layers, width)
+TOLD = ("block_size", "cond_token_num", "n_embd", "n_layer")  # by the tensors
+SIZES = (
+    *("block_size", "first_stage_vocab_size", "n_embd", "n_head", "n_layer"),
+    *("text_vocab_size", "token_number_per_step"),
+)
 TRAINING = ("semi_ar", "transformer_dropout", "p_drop_cond", "pkeep")
 
 
@@ -41,6 +47,13 @@ class TransformerOptions:
     n_embd: int | None = None
     latent_grid: tuple[int, int, int] = GRID
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that nothing can have."""
+        sizes = {name: (getattr(self, name),) for name in SIZES} | {"latent_grid": self.latent_grid}
+        for name, values in sizes.items():
+            if any(value is not None and value < 1 for value in values):
+                raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+
 
 def _preset(layers: int, heads: int, width: int, ucf: bool) -> dict[str, Any]:
     sizes = {"n_layer": layers, "n_head": heads, "n_embd": width, "block_size": 5120}
@@ -64,11 +77,19 @@ def complete(options: TransformerOptions, shapes: Shapes, where: str) -> Transfo
     """Fill in what the shapes tell.
 
     Raises:
-        ConfigError: something is known to nobody, or these options never ran.
+        UserError: something is known to nobody, an option contradicts the shapes, or these options
+            never ran.
     """
     vocabulary, width = shapes.get("tok_emb.weight", (0, 0))
     rows = shapes.get("uncond_embedding", (0,))[0]
     layers = sum(key.startswith("blocks.") and key.endswith(".ln1.weight") for key in shapes)
+    told: dict[str, Any] = {
+        "block_size": shapes.get("pos_emb", (1, 1))[1],
+        "cond_token_num": rows,
+        "n_embd": width,
+        "n_layer": layers,
+    }
+    refuse_contradictions(options, told, where)
     plain = rows == 0 if options.unconditional is None else options.unconditional
     key = options.cond_stage_key or ("label" if rows == 1 else "text")
     hybrid = not plain if options.hybrid is None else options.hybrid
@@ -92,20 +113,20 @@ def complete(options: TransformerOptions, shapes: Shapes, where: str) -> Transfo
         starts_with_bov=hybrid,
         cond_stage_key=key,
         class_cond_dim=words,
-        cond_token_num=rows,
         token_number_per_step=block or 16,
-        block_size=shapes.get("pos_emb", (1, 1))[1],
-        n_layer=layers,
         n_head=heads,
-        n_embd=width,
+        **told,
     )
 
 
 def recorded(extras: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Official options in Lightning's hyper-parameters, with or without their namespace `args`."""
+    """Official options in Lightning's hyper-parameters, with or without their namespace `args`.
+
+    What the tensors tell is left to them.
+    """
     found = extras.get("hyper_parameters") or {}
     inner = found.get("args")
-    known = [field.name for field in fields(TransformerOptions)]
+    known = [field.name for field in fields(TransformerOptions) if field.name not in TOLD]
     merged = {**(inner if isinstance(inner, Mapping) else {}), **found}
     return {name: merged[name] for name in known if merged.get(name) is not None}
 

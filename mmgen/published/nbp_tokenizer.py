@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.published import keymap
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
@@ -22,21 +23,29 @@ NESTED = "first_stage_model."  # where a transformer's file keeps its tokenizer
 PRESETS: dict[str, dict[str, Any]] = {"NBP-tokenizer-ucf": {}, "NBP-tokenizer-k600": {}}
 
 
-# Official names of what the tensors tell, and what a reference case says of the published sizes.
-_TOLD = (
-    *("class", "channels", "residual_units_per_stage", "embed_dim", "codebook_size"),
-    *("official_channels", "official_residual_units_per_stage", "official_group_norm_groups"),
+# A reference case's name of the class, and what it says of the published sizes.
+_SAID = (
+    *(
+        "class",
+        "official_channels",
+        "official_residual_units_per_stage",
+        "official_group_norm_groups",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """Arguments of the official `VideoTokenizer` that no tensor tells."""
+    """Arguments of the official `VideoTokenizer`; None where the tensors tell."""
 
     fsq_levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
     group_norm_groups: int = 32
     group_norm_eps: float = 1e-5
     image_size: int = 128
+    channels: tuple[int, ...] | None = None
+    residual_units_per_stage: int | None = None
+    embed_dim: int | None = None
+    codebook_size: int | None = None
     num_codebooks: Literal[1] = 1
     use_fsq: Literal[True] = True
     in_channels: Literal[3] = 3
@@ -47,7 +56,7 @@ class TokenizerOptions:
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """Read a video tokenizer, from a file of its own or from that of a transformer."""
-    read = official(TokenizerOptions, options, where, _TOLD)
+    read = official(TokenizerOptions, options, where, _SAID)
     nested = {k.removeprefix(NESTED): t for k, t in tensors.items() if k.startswith(NESTED)}
     own = nested or tensors
     config = network_config(shapes_of(own), read, where)
@@ -63,7 +72,7 @@ def network_config(
     """Sizes from the shapes, the rest from the options.
 
     Raises:
-        CheckpointError: the tensors are not those of the published network.
+        CheckpointError: the tensors are not those of the published network, or not of the options.
     """
     units = sum(
         re.fullmatch(r"encoder_layers\.\d+\.fn\.0\.weight", key) is not None for key in shapes
@@ -75,6 +84,17 @@ def network_config(
         coarse, latent = shapes["decoder_layers.0.conv.weight"][:2]
     except KeyError as error:
         raise CheckpointError(f"{where} lacks {error} and is no video tokenizer of NBP.") from None
+    except (IndexError, ValueError):
+        raise CheckpointError(
+            f"{where} holds a convolution without its axes; get it again."
+        ) from None
+    told = {
+        "channels": (fine, middle, coarse),
+        "residual_units_per_stage": units,
+        "embed_dim": latent,
+        "codebook_size": math.prod(options.fsq_levels),
+    }
+    refuse_contradictions(options, told, where)
     return CausalVideoTokenizerConfig(
         quantizer=FSQConfig(levels=options.fsq_levels, variant="paper"),
         widths=(fine, middle, middle, coarse),

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from mmgen.published.ibq import IGNORED, chosen_weights
 from mmgen.published.keymap import Rules, count, load, rename
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     WORDS,
     DDConfig,
-    refuse_contradictions,
     refuse_other_networks,
     sizes,
     taming_rules,

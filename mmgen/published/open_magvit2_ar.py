@@ -21,21 +21,27 @@ from mmgen.models.conditions import ClassConfig
 from mmgen.models.factorized import FactorizedConfig, FactorizedModel
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import open_magvit2
-from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves
-from mmgen.published.gpt_images import PATCH, refuse_contradictions
+from mmgen.published.gpt_blocks import (
+    backbone_config,
+    block_rules,
+    build,
+    fuse,
+    halves,
+    heads_of,
+    square,
+)
+from mmgen.published.gpt_images import PATCH
 from mmgen.published.ibq_ar import (
     CLASSES,
     GENERATOR,
     IGNORED,
     TOKEN,
     TOKENIZER,
-    heads_of,
     share_holds,
     share_of,
-    square,
 )
 from mmgen.published.keymap import count
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
 SUB_TOKENS = ("pre_emb", "post_emb")
@@ -134,9 +140,7 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
         "class_num": classes - 1,
         "factorized_bits": [len(table).bit_length() - 1 for table in tables],
     }
-    bits = options.get("factorized_bits")
-    told = {**options, "factorized_bits": list(bits)} if isinstance(bits, tuple) else options
-    refuse_contradictions(facts, told, where)
+    refuse_contradictions(options, facts, where)
     defaults = {"n_head": heads_of(PRESETS, "dim", width, options, where)}
     return official(Options, {**defaults, **options, **facts}, where, IGNORED)
 
@@ -151,8 +155,8 @@ def convert_tokenizer(
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether a generator's file holds Open-MAGVIT2's tokenizer."""
-    own = {k.removeprefix(TOKENIZER): s for k, s in shapes.items() if k.startswith(TOKENIZER)}
-    return share_holds(shapes, TOKENIZER, frozenset()) and open_magvit2.recognise_tokenizer(own)
+    own = share_of(shapes, TOKENIZER)
+    return share_holds(shapes, TOKENIZER) and open_magvit2.recognise_tokenizer(own)
 
 
 _part = partial(Part, system="open-magvit2", licence="Apache-2.0", source="TencentARC/SEED-Voken")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmgen.config import from_dict
-from mmgen.errors import ConfigError, suggestion
+from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -37,17 +41,42 @@ def official(
     return from_dict(kind, kept, f"options of {where}")
 
 
-def refuse_contradictions(facts: Mapping[str, Any], options: Mapping[str, Any], where: str) -> None:
-    """Refuse options that the tensors contradict.
+def refuse_contradictions(options: Any, told: Mapping[str, Any], where: str) -> None:
+    """Refuse options that say something else than the tensors.
+
+    Args:
+        options: a mapping, or a dataclass with None where nothing was said.
+        told: what the tensors tell, under official names.
+        where: what to call the file in messages.
 
     Raises:
         ConfigError: names the first one.
     """
-    for name, fact in facts.items():
-        if options.get(name, fact) != fact:
-            raise ConfigError(
-                f"{where} has {name} {fact}, not {options[name]!r}; leave that option out."
-            )
+    given = options if isinstance(options, Mapping) else vars(options)
+    for name, value in told.items():
+        said = given.get(name)
+        if said is not None and _plain(said) != _plain(value):
+            raise ConfigError(f"{where} has {name} {value}, not {said!r}; leave that option out.")
+
+
+def refuse_other_ranks(tensors: Mapping[str, Tensor], ranks: Mapping[str, int], where: str) -> None:
+    """Refuse tensors with more or fewer axes than the layout has.
+
+    Args:
+        tensors: by official key.
+        ranks: number of axes by the pattern of a whole key.
+        where: what to call the file in messages.
+
+    Raises:
+        CheckpointError: names the first one.
+    """
+    for pattern, rank in ranks.items():
+        for key, tensor in tensors.items():
+            if tensor.ndim != rank and re.fullmatch(pattern, key):
+                raise CheckpointError(
+                    f"{where} holds '{key}' of shape {tuple(tensor.shape)}, which should have "
+                    f"{rank} axes; get the file again."
+                )
 
 
 def read_options(file: Path | None, words: Collection[str]) -> dict[str, Any]:
@@ -64,3 +93,8 @@ def read_options(file: Path | None, words: Collection[str]) -> dict[str, Any]:
     for word in words:
         data = override(data, word)
     return data
+
+
+def _plain(value: Any) -> Any:
+    """Lists as the tuples that they are read into."""
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

@@ -14,7 +14,7 @@ import re
 import types
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,13 +24,18 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.files import sha256_of
+from mmgen.published.keymap import shown
 
 # Plain containers, in which training scripts keep their settings. PyTorch's own list is added.
 ALLOWED: list[Any] = [argparse.Namespace, types.SimpleNamespace]
 # Where the weights lie, averaged ones first.
-AVERAGED = ("model_ema", "ema", "ema_state_dict", "state_dict_ema", "ema_model")
+AVERAGED = ("model_ema", "ema", "ema_state_dict", "state_dict_ema", "ema_model", "shadow")
 WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "sd", "net", "weights")
 DEEPEST = 3
+# How deep settings may be nested; what lies deeper is left out.
+DEEPEST_EXTRA = 10
+# Bytes. A pickle of key names and settings is far smaller; PyTorch would unpack any in memory.
+LARGEST_PICKLE = 64 * 2**20
 # A file before PyTorch 1.6 is a row of pickles, the fourth of which holds the content.
 PICKLES = 4
 # What parallel and compiled training puts before every key.
@@ -47,7 +52,7 @@ class Checkpoint:
         path: where it lies.
         sha256: of the whole file.
         tensors: the weights by official key; a `module.` before all of them is cut off.
-        extras: what lies beside the weights, tensors left out, namespaces as dicts.
+        extras: what lies beside the weights under names, tensors left out, namespaces as dicts.
         note: what is worth telling, such as "EMA weights (model_ema)"; "" if nothing.
     """
 
@@ -63,23 +68,24 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: it is missing, a folder, empty or damaged, asks for code, or holds no
-            weights.
+            weights, or tensors without values.
     """
     path = Path(path)
     _refuse_what_is_no_file(path)
     if path.suffix == ".safetensors":
         return Checkpoint(path, sha256_of(path), _bare(_read_safetensors(path)))
     data = _unpickle(path)
-    found = _find(data, AVERAGED + WRAPPERS)
+    found = _chosen(data)
     if found is None:
         raise CheckpointError(f"{path} holds no weights{_what_it_holds(data)}.")
-    keys, tensors = found
-    note = ""
-    averaged = next((key for key in keys if key in AVERAGED), None)
-    if averaged:
-        note = f"EMA weights ({averaged})"
-        tensors = _completed(tensors, data)
-    return Checkpoint(path, sha256_of(path), _bare(tensors), _extras(data, keys), note)
+    keys, tensors, note = found
+    for key, tensor in tensors.items():
+        if not _has_values(tensor):
+            raise CheckpointError(
+                f"{path} does not hold all values of {shown(key)}; save its tensors whole, as "
+                "safetensors."
+            )
+    return Checkpoint(path, sha256_of(path), tensors, _extras(data, keys), note)
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
@@ -103,18 +109,32 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); download it again.") from None
+        raise CheckpointError(
+            f"{path} is damaged ({shown(str(error))}); download it again."
+        ) from None
 
 
 def _unpickle(path: Path) -> Any:
     whole = zipfile.is_zipfile(path)
     try:
+        if whole:
+            _refuse_large_pickle(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
-    except MemoryError:
+    except (MemoryError, CheckpointError):
         raise
     except Exception as error:  # damaged files raise nearly anything, down to KeyError
         raise _refusal(path, error) from None
+
+
+def _refuse_large_pickle(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.filename.endswith(".pkl") and entry.file_size > LARGEST_PICKLE:
+                raise CheckpointError(
+                    f"{path} holds a pickle of {entry.file_size} bytes, more than "
+                    f"{LARGEST_PICKLE}; save its tensors alone, as safetensors."
+                )
 
 
 def _refusal(path: Path, error: Exception) -> CheckpointError:
@@ -123,7 +143,7 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
     if _ASKS_FOR_MORE.search(said) and (names := _asked_for(path)):
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return CheckpointError(
-            f"{path} asks for code that is not run ({', '.join(names[:3])}{more}); "
+            f"{path} asks for code that is not run ({', '.join(map(shown, names[:3]))}{more}); "
             "save its tensors alone, as safetensors."
         )
     if "legacy .tar format" in said:
@@ -145,7 +165,8 @@ def _asked_for(path: Path) -> list[str]:
         else:
             with zipfile.ZipFile(file) as archive:
                 inner = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
-                names = _names(io.BytesIO(archive.read(inner))) if inner else []
+                small = inner and archive.getinfo(inner).file_size <= LARGEST_PICKLE
+                names = _names(io.BytesIO(archive.read(inner))) if inner and small else []
     plain = ("torch.", "collections.", "_codecs.")
     return [
         name for name in dict.fromkeys(names) if not name.startswith(plain) and name not in allowed
@@ -180,28 +201,65 @@ def _is_weights(data: Any) -> bool:
     )
 
 
-def _find(
-    data: Any, wrappers: tuple[str, ...], deepest: int = DEEPEST
-) -> tuple[tuple[str, ...], dict[str, Tensor]] | None:
-    """The keys that lead to the weights, and the weights."""
+def _places(
+    data: Any, deepest: int = DEEPEST
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Keys that lead to weights, and the weights, averaged ones first on every level."""
     if _is_weights(data):
-        return (), dict(data)
-    if not isinstance(data, Mapping) or deepest == 0:
-        return None
-    for key in wrappers:
-        found = _find(data.get(key), wrappers, deepest - 1)
-        if found:
-            return (key, *found[0]), found[1]
+        yield (), _bare(dict(data))
+    elif isinstance(data, Mapping) and deepest:
+        for key in AVERAGED + WRAPPERS:
+            for keys, tensors in _places(data.get(key), deepest - 1):
+                yield (key, *keys), tensors
+
+
+def _chosen(data: Any) -> tuple[tuple[str, ...], dict[str, Tensor], str] | None:
+    """The keys that lead to the best weights, the weights, and what to tell of them.
+
+    Averages are completed by the buffers that only the live weights have. What has no key of the
+    live weights is no average of them, such as its bookkeeping.
+    """
+    places = list(_places(data))
+    live = next((tensors for keys, tensors in places if not _average(keys)), {})
+    for keys, tensors in places:
+        name = _average(keys)
+        if not name:
+            unread = _unread(data, keys)
+            return keys, tensors, f"live weights; the average ({unread}) not read" if unread else ""
+        if not live or live.keys() & tensors.keys():
+            whole = {**live, **tensors} if tensors.keys() <= live.keys() else tensors
+            return keys, whole, f"EMA weights ({name})"
     return None
 
 
-def _completed(averaged: dict[str, Tensor], data: Any) -> dict[str, Tensor]:
-    """Averaged weights with the buffers that only the live ones have."""
-    live = _find(data, WRAPPERS)
-    if live is None:
-        return averaged
-    averaged, raw = _bare(averaged), _bare(live[1])
-    return {**raw, **averaged} if set(averaged) <= set(raw) else averaged
+def _average(keys: tuple[str, ...]) -> str:
+    """The key that says that what it leads to is averaged, or ""."""
+    return next((key for key in keys if key in AVERAGED), "")
+
+
+def _unread(data: Any, keys: tuple[str, ...]) -> str:
+    """The name of an average that lies beside the weights, or ""."""
+    for key in keys:
+        for name in AVERAGED:
+            if _holds_tensors(data.get(name)):
+                return name
+        data = data[key]
+    return ""
+
+
+def _holds_tensors(data: Any, deepest: int = DEEPEST) -> bool:
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, (list, tuple)) and deepest:
+        return any(_holds_tensors(item, deepest - 1) for item in data)
+    return isinstance(data, Tensor)
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether every value lies in memory: not on the meta device, sparse, or one for many rows."""
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -219,24 +277,27 @@ def _extras(data: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     """What lies beside the weights, on every level that leads to them."""
     found: dict[str, Any] = {}
     for key in keys:
-        beside = {str(k): v for k, v in data.items() if k != key and not _is_weights(v)}
-        found |= {name: _plain(value) for name, value in beside.items() if name != "optimizer"}
+        left_out = (key, "optimizer")
+        found |= _plain({k: v for k, v in data.items() if k not in left_out and not _is_weights(v)})
         data = data[key]
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, deepest: int = DEEPEST_EXTRA) -> Any:
     if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
         value = vars(value)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if not deepest:
+        return None
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items() if not isinstance(v, Tensor)}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value if not isinstance(item, Tensor)]
-    return value
+        named = {k: v for k, v in value.items() if isinstance(k, str) and not isinstance(v, Tensor)}
+        return {k: _plain(v, deepest - 1) for k, v in named.items()}
+    return [_plain(item, deepest - 1) for item in value if not isinstance(item, Tensor)]
 
 
 def _what_it_holds(data: Any) -> str:
     if not isinstance(data, Mapping):
         return f" but a {type(data).__name__}"
-    names = [f"'{key}'" for key in data]
+    names = [shown(key) for key in data if isinstance(key, str)]
     return f", only {', '.join(names[:3])}" if names else ""

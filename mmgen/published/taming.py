@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.errors import CheckpointError
-from mmgen.published.keymap import Rules, Target, count, load, rename
+from mmgen.published.keymap import Rules, Target, count, load, rename, shape
+from mmgen.published.options import refuse_contradictions
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
 
 WORDS = {
@@ -32,6 +33,8 @@ WORDS = {
     "quant_conv": "to_code",
     "post_quant_conv": "from_code",
 }
+CONVOLUTION = (4, 5)  # axes of a weight, in two and in three dimensions
+TABLE = 2
 
 
 def translated(key: str, words: Mapping[str, str] = WORDS) -> str:
@@ -95,14 +98,12 @@ def sizes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
 
 
 def shape_of(tensors: Mapping[str, Tensor], key: str, where: str) -> tuple[int, ...]:
-    """Shape of a tensor that tells a size.
+    """Shape of a convolution's weight, or of a table such as the codebook, that tells a size.
 
     Raises:
-        CheckpointError: there is none of that name.
+        CheckpointError: there is none of that name, or it is neither.
     """
-    if key not in tensors:
-        raise CheckpointError(f"{where} lacks the tensor '{key}'; get the whole file.")
-    return tuple(tensors[key].shape)
+    return shape(tensors, key, CONVOLUTION if key.endswith(".weight") else TABLE, where)
 
 
 def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,20 +115,6 @@ def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
         "num_res_blocks": found["res_blocks"],
         "z_channels": found["z_channels"],
     }
-
-
-def refuse_contradictions(options: Any, found: Mapping[str, Any], where: str) -> None:
-    """Refuse options, None where not given, that say something else than the tensors.
-
-    Raises:
-        CheckpointError: names the first one.
-    """
-    for name, value in found.items():
-        said = getattr(options, name)
-        if said is not None and said != value:
-            raise CheckpointError(
-                f"{where} has {name} {value}, and the options say {said}; leave {name} out."
-            )
 
 
 def nominal_levels(resolution: int, attended: Collection[int], levels: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,11 +21,16 @@ from mmgen.models.backbone import BackboneConfig
 from mmgen.models.velocity import VelocityConfig, VelocityModel
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published.keymap import count, load
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.xar_keys import STACKS, our_tensors
 
-CLASSES = 1000  # the official table has one row more, whatever `class_num` is
+RANKS = {
+    r".*_pos_embed_learned": 3,
+    r"mask": 4,
+    r".*\.rope\.freqs|.*\.(qkv|fc1_[gx])\.bias": 1,
+    r"(class_emb|pred|time_embed\.mlp\.0|.*\.qkv|.*\.fc1_[gx])\.weight": 2,
+}
 # For training only, or without effect in the official code.
 IGNORED = (
     *("attn_dropout", "class_num", "diffusion_batch_mul", "norm_layer", "patch_size", "qk_norm"),
@@ -71,15 +76,20 @@ def recognise(shapes: Shapes) -> bool:
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """An official state dict as a component; see `systems.Part`."""
-    found = _inferred(tensors, where)
-    for name in ("clusters", "encoder_num_heads", "decoder_num_heads"):  # no shape would object
-        if options.get(name, found.get(name)) != found.get(name, options.get(name)):
-            raise ConfigError(
-                f"{where} was given {name}={options[name]}, but its file says {found[name]}; "
-                "leave the option out."
-            )
-    chosen = official(Options, {**found, **options}, where, IGNORED)
-    config = configuration(chosen)
+    refuse_other_ranks(tensors, RANKS, where)
+    found, ratio, side = _inferred(tensors, where)
+    chosen = official(Options, {"mlp_ratio": ratio, **found, **options}, where, IGNORED)
+    refuse_contradictions(options, found, where)
+    if "img_size" not in options:
+        chosen = replace(chosen, img_size=side * chosen.vae_stride)
+    if chosen.img_size != side * chosen.vae_stride:
+        raise ConfigError(
+            f"{where} has latents of {side}x{side}, which img_size={chosen.img_size} and "
+            f"vae_stride={chosen.vae_stride} do not make; leave img_size out."
+        )
+    # The class table has one row more, whatever `class_num` is.
+    classes, waves = len(tensors["class_emb.weight"]) - 1, tensors["time_embed.mlp.0.weight"]
+    config = configuration(chosen, classes, waves.shape[1])
     with torch.device("meta"):
         network = VelocityModel(config)
     network.to_empty(device=tensors["pred.weight"].device)
@@ -101,12 +111,22 @@ PARTS = (
 )
 
 
-def configuration(options: Options) -> VelocityConfig:
+def configuration(
+    options: Options, classes: int = 1000, time_channels: int = 256
+) -> VelocityConfig:
     """Official options as a configuration of ours.
 
+    Args:
+        options: the constructor's arguments.
+        classes: labels, without the one of no label.
+        time_channels: channels of the cosines and sines of a time.
+
     Raises:
-        ConfigError: a number of clusters that does not cut the latent into square cells.
+        ConfigError: sizes below 1, or a number of clusters that does not cut the latent into square
+            cells.
     """
+    if min(options.img_size, options.vae_stride) < 1:
+        raise ConfigError("img_size and vae_stride must be 1 or more.")
     side, across = options.img_size // options.vae_stride, math.isqrt(max(0, options.clusters))
     if across < 1 or across**2 != options.clusters or side % across:
         raise ConfigError(
@@ -118,7 +138,8 @@ def configuration(options: Options) -> VelocityConfig:
         channels=options.vae_embed_dim,
         grid=(1, side, side),
         order=f"cell:{side // across}",
-        classes=CLASSES,
+        classes=classes,
+        time_channels=time_channels,
         label_drop=options.label_drop_prob,
         whole_times=True,
     )
@@ -147,15 +168,18 @@ def _stack(options: Options, stack: str) -> BackboneConfig:
     )
 
 
-def _inferred(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """Official options that a state dict tells."""
+def _inferred(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Any], float, int]:
+    """Official options that a state dict tells, the MLP's ratio, and the side of the latent."""
+    found: dict[str, Any] = {}
     try:
         slots, width = tensors["encoder_pos_embed_learned"].shape[1:]
         hidden = len(tensors["encoder_blocks.0.mlp.fc1_g.weight"])
-        found: dict[str, Any] = {"img_size": 16 * math.isqrt(slots), "vae_stride": 16}
+        side, odd = math.isqrt(slots), tensors["time_embed.mlp.0.weight"].shape[1] % 2
+        if side**2 != slots or odd or len(tensors["class_emb.weight"]) < 2:
+            raise ValueError("its sizes")
         found["vae_embed_dim"] = len(tensors["pred.weight"])
         # The hidden width was rounded down; half a channel more comes back to it.
-        found["mlp_ratio"] = 1.5 * (hidden + 0.5) / width
+        ratio = 1.5 * (hidden + 0.5) / width
         for stack in STACKS:
             width = tensors[f"{stack}_pos_embed_learned"].shape[-1]
             found[f"{stack}_embed_dim"] = width
@@ -166,4 +190,4 @@ def _inferred(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
             found["clusters"] = slots // int((tensors["mask"][0, 0, 0] == 0).sum())
     except (KeyError, IndexError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{where} is no whole file of xAR (at {error}).") from None
-    return found
+    return found, ratio, side

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from mmgen.errors import CheckpointError
 from mmgen.models.velocity import VelocityConfig
 from mmgen.published.keymap import rename
 
@@ -43,25 +44,32 @@ def our_tensors(
     """Official tensors by our names, in our layout.
 
     Raises:
-        CheckpointError: a key that xAR does not have.
+        CheckpointError: a key that xAR does not have, or queries, keys and values of another size.
     """
-    found = rename(_fused(tensors), RULES, where)
+    found = rename(_fused(tensors, where), RULES, where)
     for name, tensor in found.items():
         if name.endswith(".places"):
             found[name] = tensor.squeeze(0)
         elif ".attention.qkv." in name:
             stack = config.stacks[int(name.split(".")[1])]
+            if len(tensor) != 3 * stack.width:
+                raise CheckpointError(
+                    f"{where} holds {len(tensor)} rows in a layer of queries, keys and values "
+                    f"that should have {3 * stack.width}; get it again."
+                )
             found[name] = _halves(tensor, stack.heads, stack.head_dim)
     return found
 
 
-def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _fused(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Both inner layers of an MLP as one, the gate first."""
     fused = {}
     for key, tensor in tensors.items():
         gate, value = key.replace("fc1_x", "fc1_g"), key.replace("fc1_g", "fc1_x")
         if gate == value or gate not in tensors or value not in tensors:
             fused[key] = tensor
+        elif tensors[gate].shape != tensors[value].shape:
+            raise CheckpointError(f"{where} holds '{gate}' and '{value}' of unequal shapes.")
         elif key == gate:
             fused[key.replace("fc1_g", "inner")] = torch.cat([tensor, tensors[value]])
     return fused

@@ -14,6 +14,8 @@ from one_sentence import assert_one_sentence
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from mmgen.errors import UserError
+
 if TYPE_CHECKING:
     from conftest import Commands
 
@@ -59,7 +61,7 @@ def _cut(path: Path) -> None:
 
 
 FILES: list[tuple[str, Callable[[Path], Any], str]] = [
-    ("evil.pt", _evil, "evil.pt asks for code that is not run (posix.system)"),
+    ("evil.pt", _evil, "evil.pt asks for code that is not run ('posix.system')"),
     ("cut.pt", _cut, "cut.pt is damaged or no checkpoint"),
     ("cut.safetensors", lambda path: path.write_bytes(b"123"), "cut.safetensors is damaged ("),
     ("folder", Path.mkdir, "folder is a folder; give the checkpoint file"),
@@ -104,6 +106,23 @@ def test_import_refuses(words: tuple[str, ...], said: str, mmgen: Commands, tmp_
     (tmp_path / "a-file").touch()
     assert_one_sentence(mmgen("import", *words, cwd=tmp_path), said)
     assert [path.name for path in tmp_path.rglob("*")] == ["a-file"]
+
+
+def test_a_taken_place_is_refused_before_anything_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmgen.cli import app
+    from mmgen.published import hub
+
+    monkeypatch.setattr(hub, "download", lambda *_: pytest.fail("downloaded"))
+    words = ["import", "llamagen", "--from-hub", "c2i_B_256", "-o", str(tmp_path)]
+    (tmp_path / "here").touch()
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, UserError)
+    assert (
+        str(done.exception)
+        == f"{tmp_path} already exists; choose another place, or remove it first."
+    )
 
 
 def test_a_tokenizer_is_imported_and_checked(

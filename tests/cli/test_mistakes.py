@@ -63,9 +63,8 @@ def test_sample_refuses(
 
 
 def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
-    assert_one_sentence(
-        mmgen("sample", cwd=tmp_path), "give a prompt, --class NUMBER or --frames FILE"
-    )
+    asked = "give a prompt, --class NUMBER or --frames FILE"
+    assert_one_sentence(mmgen("sample", cwd=tmp_path), asked)
     both = ("sample", "a cat", "--class", "1", "--model", tiny)
     assert_one_sentence(mmgen(*both, cwd=tmp_path), "not several of them")
     words = ("sample", "--class", "1", "--model", tiny)

@@ -105,10 +105,17 @@ def _sampled(case: Case, ode: bool) -> Sampled:
         plan,
         "",
         seeds,
-        DecodeSettings(guidance=Guidance(scale, ramp="linear")),
+        DecodeSettings(guidance=_guidance(case, scale)),
         decider=decider,
     )
     return Sampled(last_step(steps).codes, velocity)
+
+
+def _guidance(case: Case, scale: float) -> Guidance:
+    """The ramp's first word is the name of ours; the interval is a share of the entities."""
+    ramp = str(case.settings.get("guidance_schedule", "linear")).split()[0]
+    start, stop = case.settings.get("guidance_interval", (0.0, 1.0))
+    return Guidance(scale, start, stop, ramp=ramp)  # type: ignore[arg-type]
 
 
 def _sde(case: Case) -> Sampled:

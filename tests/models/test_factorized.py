@@ -14,7 +14,7 @@ from mmgen.models.backbone import BackboneConfig
 from mmgen.models.conditional import Tap
 from mmgen.models.conditions import FeatureConfig
 from mmgen.models.factorized import FactorizedModel, join, split
-from tests.tiny_conditional import LABELS, adaptive, codes_of, factorized, raster
+from tests.tiny_networks import LABELS, adaptive, codes_of, factorized, raster
 
 
 @pytest.mark.parametrize("bits", [(6, 12), (2, 4), (3,), (1, 2, 3)])

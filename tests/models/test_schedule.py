@@ -111,6 +111,7 @@ def test_spellings_of_blocks(grid, data):
         "whole": f"block:{t}x{h}x{w}",
         "cell:1": "raster",
         "subsample:1": "whole",
+        "subsample:1x1": "subsample:1",
     }
     for one, other in same.items():
         one, other = make_schedule(one, grid), make_schedule(other, grid)
@@ -136,6 +137,10 @@ def test_subsample_blocks_share_remainders(grid, data):
     for i, block in enumerate(blocks):
         assert {(y % k, x % k) for _, y, x in block} == {divmod(i, k)}
         assert block == sorted(block)
+    down, across = (data.draw(st.integers(1, side)) for side in grid[1:])
+    blocks = blocks_of(make_schedule(f"subsample:{down}x{across}", grid))
+    for i, block in enumerate(blocks):
+        assert {(y % down, x % across) for _, y, x in block} == {divmod(i, across)}
 
 
 @quick
@@ -233,6 +238,8 @@ def test_entities_of_xar(name, order):
         ("block:1:2:2", "'block:AxBxC'"),
         ("raster:2", "takes no argument"),
         ("subsample:9", "k can be 1 to 8."),
+        ("subsample:2x9", "the most is 8x8."),
+        ("subsample:2x", "is not of the form 'subsample:BxC' with whole numbers from 1 up."),
         ("random:1", "'random:seed:n'"),
         ("random:1:65", "n can be 1 to 64."),
         ("random:1:0", "'random:seed:n'"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import types
 from pathlib import Path
-from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.utils import EntryNotFoundError, OfflineModeIsEnabled
 
 from mmgen.errors import UserError
 from mmgen.published.catalogue import COMPANIONS, SYSTEMS, cards, find_card, tasks
@@ -65,16 +65,22 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[str]]
 
     def hf_hub_download(repository: str, name: str) -> str:
         if name not in there.get(repository, []):
-            raise RuntimeError(f"404 Client Error: no {name}.\nRequest id: 1234")
+            url = f"https://huggingface.co/{repository}/resolve/main/{name}"
+            raise EntryNotFoundError(
+                f"404 Client Error. (Request ID: Root=1-2;3)\n\nEntry Not Found for url: {url}."
+            )
         return str(tmp_path / name)
 
     def list_repo_files(repository: str) -> list[str]:
+        if repository not in there:
+            raise OfflineModeIsEnabled(
+                f"Cannot reach {repository}: offline mode is enabled. To disable it, please unset "
+                "the `HF_HUB_OFFLINE` environment variable."
+            )
         return there[repository]
 
-    module = types.ModuleType("huggingface_hub")
-    stand_in: Any = module
-    stand_in.hf_hub_download, stand_in.list_repo_files = hf_hub_download, list_repo_files
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
     return there
 
 
@@ -93,7 +99,8 @@ def test_what_the_hub_does_not_give_is_one_sentence(hub: dict[str, list[str]]) -
         (
             "llamagen",
             "vq_ds8_c2i",
-            "FoundationVision/LlamaGen (404 Client Error: no vq_ds8_c2i.pt)",
+            "FoundationVision/LlamaGen (Entry Not Found for url: https://huggingface.co/"
+            "FoundationVision/LlamaGen/resolve/main/vq_ds8_c2i.pt); download the file yourself.",
         ),
         ("emu3", "Emu3-VisionTokenizer", "one checkpoint, but it has a.safetensors, b.safetens"),
         ("kl16", "kl16", "kl16 does not lie on the hub; get kl16.ckpt and give the files."),
@@ -102,3 +109,9 @@ def test_what_the_hub_does_not_give_is_one_sentence(hub: dict[str, list[str]]) -
         with pytest.raises(UserError) as caught:
             download(system, name)
         assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_reason_is_said(hub: dict[str, list[str]]) -> None:
+    with pytest.raises(UserError, match=r"offline mode is enabled.*HF_HUB_OFFLINE") as caught:
+        download("emu3", "Emu3-VisionTokenizer")
+    assert "\n" not in str(caught.value)

@@ -11,6 +11,7 @@ import torch
 from mmgen.errors import CheckpointError, UserError
 from mmgen.published import diffusers_kl, emu3, ibq, kl16, llamagen, open_magvit2
 from mmgen.published.systems import Converted, Part, parts
+from mmgen.published.taming import discriminator
 
 VQGAN = (1, 1, 2, 2, 4)
 PUBLISHED: dict[str, tuple[Any, dict[str, Any], dict[str, tuple[int, ...]]]] = {
@@ -86,6 +87,23 @@ def test_a_file_that_lacks_or_has_a_tensor(system: str) -> None:
         on_meta(module, shapes | {"encoder.strange.weight": (1,)}, {})
 
 
+@pytest.mark.parametrize("system", SMALL)
+@pytest.mark.parametrize("flat", [(8,), (), (8, 0, 3, 3), (1, 2, 3)])
+def test_a_tensor_of_other_axes_is_named(system: str, flat: tuple[int, ...]) -> None:
+    module, shapes = SMALL[system]
+    telling = ("encoder.conv_in.weight", "decoder.conv_in.weight", "quantize.embedding.weight")
+    for key in shapes.keys() & {*telling, *(k for k in shapes if k.endswith("0.conv1.weight"))}:
+        with pytest.raises(CheckpointError, match=r"^file (holds|has|lacks)") as raised:
+            on_meta(module, {**shapes, key: flat}, {})
+        assert "\n" not in str(raised.value)
+
+
+def test_a_discriminator_of_other_axes_is_named() -> None:
+    tensors = {"loss.discriminator.main.0.weight": torch.zeros(8)}
+    with pytest.raises(CheckpointError, match=r"'main.0.weight' of shape"):
+        discriminator(tensors, "file")
+
+
 @pytest.mark.parametrize(
     ("name", "part", "number", "tensors"),
     [
@@ -138,7 +156,7 @@ def test_an_import_is_a_working_tokenizer(system: str) -> None:
     ("system", "options", "said"),
     [
         ("llamagen", {"codebook_sise": 3}, "no option 'codebook_sise'; did you mean"),
-        ("llamagen", {"ch": 64}, "has ch 32, and the options say 64"),
+        ("llamagen", {"ch": 64}, "has ch 32, not 64"),
         ("llamagen", {"decoder_ch_mult": (1, 1, 1)}, "has decoder_ch_mult"),
         ("llamagen", {"codebook_l2_norm": "yes"}, "codebook_l2_norm must be of type bool"),
         ("kl16", {"embed_dim": 16}, "has embed_dim 5"),

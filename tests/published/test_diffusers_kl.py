@@ -105,7 +105,7 @@ def test_the_official_file_goes_there_and_back(tmp_path: Path) -> None:
     diffusers_kl.export(network, tmp_path)
     check_against_diffusers(network, tmp_path)
     stored = load_file(tmp_path / diffusers_kl.WEIGHTS_FILE)
-    again: Any = diffusers_kl.convert_tokenizer(stored, {}, "file").network
+    again: Any = diffusers_kl.convert_tokenizer(stored, {"scaling_factor": 0.2325}, "file").network
     assert again.config == network.config and again.fingerprint == network.fingerprint
 
 
@@ -141,5 +141,21 @@ def test_options_that_are_not_supported() -> None:
     stored = {"encoder.conv_in.weight": torch.zeros(1)}
     with pytest.raises(UserError, match="shift_factor"):
         diffusers_kl.convert_tokenizer(stored, {"shift_factor": 0.1}, "file")
+    for name in ("latents_mean", "latents_std"):
+        with pytest.raises(UserError, match=name):
+            diffusers_kl.convert_tokenizer(stored, {name: [0.1, 0.2]}, "file")
+    with pytest.raises(UserError, match="act_fn cannot be 'gelu'"):
+        diffusers_kl.convert_tokenizer(stored, {"act_fn": "gelu"}, "file")
     with pytest.raises(UserError, match="no option 'scale'"):
         diffusers_kl.convert_tokenizer(stored, {"scale": 0.1}, "file")
+
+
+def test_a_scale_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
+    diffusers_kl.export(tokenizer(decoder_attention_levels=None), tmp_path)
+    stored = load_file(tmp_path / diffusers_kl.WEIGHTS_FILE)
+    with pytest.raises(ConfigError, match="say scaling_factor="):
+        diffusers_kl.convert_tokenizer(stored, {"norm_num_groups": 4}, "file")
+    whole = json.loads((tmp_path / "config.json").read_text())
+    del whole["scaling_factor"]
+    network: Any = diffusers_kl.convert_tokenizer(stored, whole, "file").network
+    assert network.config.quantizer.scale == 0.18215

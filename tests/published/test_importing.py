@@ -144,6 +144,8 @@ def test_a_file_of_nobody_is_described(tmp_path: Path) -> None:
     assert said == (
         f"{path} is none of apple's files (VQ tokenizer, generator): it holds 'q', 'r'."
     )
+    path = save(tmp_path / "x.pt", {"a\n\x1b[31mred": torch.ones(1)})
+    assert refused("apple", [path], tmp_path / "out").isprintable()
 
 
 def test_the_same_part_twice_is_refused(vq: Path, tmp_path: Path) -> None:

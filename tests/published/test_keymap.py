@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmgen.errors import CheckpointError
-from mmgen.published.keymap import count, load, meta, rename, sizes
+from mmgen.published.keymap import count, load, meta, rename, shape, shown, sizes
 
 TENSORS = {"h.0.w": torch.ones(2), "h.1.w": torch.ones(2), "mask": torch.ones(1)}
 RULES = [(r"h\.(\d+)\.w", r"blocks.\1.weight"), ("mask", None)]
@@ -41,7 +41,7 @@ def test_loading_is_strict_both_ways() -> None:
     for wrong, said in (
         ({"weight": fits["weight"]}, "x lacks the tensor 'bias' for this network."),
         ({**fits, "extra": torch.ones(1)}, "x has the tensor 'extra' for this network."),
-        ({**fits, "bias": torch.ones(2)}, r"bias \(2,\), not \(1,\)\); check the configuration."),
+        ({**fits, "bias": torch.ones(2)}, r"'bias' \(2,\), not \(1,\)\); check the configuration."),
     ):
         with pytest.raises(CheckpointError, match=said):
             load(network, wrong, "x")
@@ -50,3 +50,38 @@ def test_loading_is_strict_both_ways() -> None:
 def test_shapes_tell_the_configuration() -> None:
     assert sizes(TENSORS, r"h\..*") == [(2,), (2,)]
     assert count(TENSORS, r"h\.(\d+)\..*") == 2
+
+
+def test_a_shape_has_the_axes_that_it_needs() -> None:
+    tensors = {"w": torch.ones(2, 3), "b": torch.ones(2), "none": torch.ones(0, 3)}
+    assert shape(tensors, "w", 2, "x") == shape(tensors, "w", (2, 4), "x") == (2, 3)
+    for key, said in (
+        ("b", r"x holds 'b' of shape \(2,\), not with 2 or 4 axes; get the file again."),
+        ("none", r"x holds 'none' of shape \(0, 3\)"),
+        ("c", "x lacks the tensor 'c'; get the whole file."),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            shape(tensors, key, (2, 4), "x")
+
+
+STRANGE = "a\n\x1b[31mred" + "x" * 200
+
+
+def test_a_strange_key_is_shown_on_one_short_plain_line() -> None:
+    assert shown("layers.0") == "'layers.0'"
+    assert len(shown(STRANGE)) == 80
+    network = nn.Module()
+    network.register_buffer(STRANGE, torch.ones(1))
+    strange = {STRANGE: torch.ones(2)}
+    for fail in (
+        lambda: rename(strange, [], "x"),
+        lambda: rename({**strange, "b": torch.ones(1)}, [("(?s).*", "w")], "x"),
+        lambda: rename({"b": torch.ones(1), **strange}, [("(?s).*", "w")], "x"),
+        lambda: load(nn.Module(), strange, "x"),
+        lambda: load(network, strange, "x"),
+        lambda: shape({}, STRANGE, 1, "x"),
+        lambda: shape(strange, STRANGE, 2, "x"),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            fail()
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 200

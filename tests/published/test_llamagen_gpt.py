@@ -6,14 +6,18 @@ The official keys are written out here by the rules of specs/nar.md, apart from 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import official_conv as keys
 import pytest
 import torch
 from torch import Tensor
 
 from mmgen.errors import CheckpointError, ConfigError
+from mmgen.pipeline import Pipeline
 from mmgen.published import llamagen_gpt, nar
+from mmgen.published.importing import import_files
 from mmgen.published.matching import match
 from mmgen.published.reading import Checkpoint
 from mmgen.published.systems import Converted, Part, parts, shapes_of
@@ -260,3 +264,24 @@ def test_shapes_come_from_the_tensors_alone() -> None:
     network = nar.convert_images(tensors(shapes, "cpu"), {}, "a.pt").network
     assert network.config.codebook_size == 30 and not next(network.parameters()).is_meta
     assert [(tap.direction, tap.depth) for tap in network.config.taps] == [("x", 2), ("y", 3)]
+
+
+@pytest.mark.parametrize(("system", "heads"), [("llamagen", ("",)), ("nar", MEDUSA)])
+def test_imported_files_draw_classes(system: str, heads: tuple[str, ...], tmp_path: Path) -> None:
+    """NAR draws with LlamaGen's tokenizer; both files are given."""
+    codes, sizes = 30, {"n_layer": 1, "dim": 64, "model_type": "c2i"}
+    vq = keys.drawn(keys.llamagen(32, (1, 1, 1, 1, 1), (1, 1, 1, 1, 1), 1, 32, codes, 8))
+    torch.save({"model": vq}, tmp_path / "vq.pt")
+    gpt = keys.drawn(image_shapes(sizes, heads, codes))
+    torch.save({"model": gpt}, tmp_path / "gpt.pt")
+    options = {"transformer": {"n_head": 4, "block_size": 9}}
+    said = import_files(
+        system, [tmp_path / "vq.pt", tmp_path / "gpt.pt"], options, tmp_path / "out"
+    )
+    assert any("generator" in line for line in said)
+    pipe = Pipeline.from_pretrained(tmp_path / "out")
+    output = pipe(class_labels=[207, 1000], seed=0)
+    assert [image.size for image in output.images] == [(48, 48)] * 2
+    assert output.codes.shape == (2, 1, 3, 3) and len(output.codes.unique()) > 4
+    assert {each.component for each in pipe.info.sources} == {"vision", "transformer"}
+    assert pipe.info.sampling.guidance_scale == (2.0 if system == "nar" else 1.5)

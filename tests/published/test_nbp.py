@@ -17,6 +17,7 @@ from mmgen.published import larp as larp_files
 from mmgen.published import nbp
 from mmgen.published import nbp_tokenizer as tokenizer_files
 from mmgen.published.importing import import_files
+from mmgen.published.nbp_options import TransformerOptions
 from mmgen.published.systems import Converted, parts
 from mmgen.published.ucf101 import class_texts
 
@@ -151,6 +152,85 @@ def test_what_no_tensor_tells_is_asked_for() -> None:
         nbp.convert(tensors, {}, "file")
     with pytest.raises(UserError, match="did you mean 'n_head'"):
         nbp.convert(tensors, {"n_heads": 2}, "file")
+
+
+@pytest.mark.parametrize(
+    ("convert", "shapes", "options", "said"),
+    [
+        (nbp.convert, nbp_transformer(2, 16, 64000, 0), {"n_layer": 7}, "has n_layer 2"),
+        (nbp.convert, nbp_transformer(2, 16, 64000, 0), {"n_embd": 32}, "has n_embd 16"),
+        (nbp.convert, nbp_transformer(2, 16, 64000, 0), {"block_size": 9}, "has block_size 5120"),
+        (nbp.convert, nbp_transformer(2, 16, 96016, 8), {"cond_token_num": 4}, "cond_token_num 8"),
+        (tokenizer_files.convert, nbp_tokenizer(), {"codebook_size": 5}, "codebook_size 64000"),
+        (tokenizer_files.convert, nbp_tokenizer(), {"channels": [1, 2, 3]}, "has channels"),
+        (tokenizer_files.convert, nbp_tokenizer(), {"embed_dim": 5}, "has embed_dim 6"),
+        (
+            tokenizer_files.convert,
+            nbp_tokenizer(),
+            {"residual_units_per_stage": 3},
+            "has residual_units_per_stage 4",
+        ),
+    ],
+)
+def test_options_that_the_tensors_contradict(
+    convert: Any, shapes: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        convert(on_meta(shapes), {"n_head": 2, **options} if "n_" in said else options, "file")
+
+
+@pytest.mark.parametrize(
+    "options", [{"latent_grid": [3, 4, 0]}, {"n_head": 0}, {"token_number_per_step": -1}], ids=str
+)
+def test_sizes_that_nothing_can_have(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} must be 1 or more"):
+        nbp.convert(published("k600-base"), options, "file")
+    with pytest.raises(ConfigError, match="lack a size"):
+        nbp.network_config(TransformerOptions())
+
+
+SMALL = (
+    (nbp.convert, nbp_transformer(1, 16, 400, 0, 60), {"n_head": 2, "token_number_per_step": 4}),
+    (tokenizer_files.convert, nbp_tokenizer((4, 4, 8), 1, 3), OPTIONS["vision"]),
+    (larp_files.convert, larp(16, 1, 12, 32), {"encoder_num_heads": 2, "decoder_num_heads": 2}),
+)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("convert", "shapes", "options"), SMALL)
+def test_tensors_without_their_axes(convert: Any, shapes: Any, options: Any, rank: int) -> None:
+    for key, shape in shapes.items():
+        if len(shape) > rank and "prior" not in key and shape[0]:
+            flat = on_meta(shapes | {key: shape[:rank]})
+            with pytest.raises(UserError) as raised:
+                convert(flat, options, "file")
+            assert "\n" not in str(raised.value)
+
+
+def test_larp_tells_its_sizes() -> None:
+    tensors = on_meta(larp(16, 2, 12, 32))
+    heads = {"encoder_num_heads": 2, "decoder_num_heads": 4}
+    config = larp_files.convert(tensors, heads, "file").network.config
+    assert (config.encoder.depth, config.decoder.heads, config.tokens) == (2, 4, 12)
+    assert (config.quantizer.codebook_size, config.size, config.patch) == (32, 128, (4, 8, 8))
+    with pytest.raises(ConfigError, match="tells encoder_num_heads"):
+        larp_files.convert(tensors, {}, "file")
+    with pytest.raises(ConfigError, match="has decoder_depth 2, not 3"):
+        larp_files.convert(tensors, {**heads, "decoder_depth": 3}, "file")
+    bottleneck = {"args": {"regularizer": {"args": {"codebook_size": 8192}}}}
+    with pytest.raises(ConfigError, match="has codebook_size 32"):
+        larp_files.convert(tensors, {**heads, "bottleneck": bottleneck}, "file")
+
+
+def test_larp_with_its_arguments_beside_the_weights(tmp_path: Path) -> None:
+    entropy = {"args": {"regularizer": {"args": {"entropy_loss_weight": 0.1}}}}
+    known = {"encoder_num_heads": 2, "decoder_num_heads": 8, "bottleneck": entropy, "seen": 3}
+    file = tmp_path / "larp.pth"
+    weights = drawn(larp(16, 1, 12, 32))
+    torch.save({"model": {"name": "larp_tokenizer", "args": known, "sd": weights}}, file)
+    report = import_files("larp", [file], {}, tmp_path / "out")
+    assert "entropy loss is left out" in report[0]
+    assert load_component(tmp_path / "out" / "vision").config.decoder.heads == 8
 
 
 def test_labels_count_themselves() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import official_conv as keys
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +15,9 @@ from torch import Tensor
 from mmgen.errors import CheckpointError, ConfigError, UserError
 from mmgen.models.backbone import parameter_count
 from mmgen.models.velocity import VelocityModel
+from mmgen.pipeline import Pipeline
 from mmgen.published import xar
+from mmgen.published.importing import import_files
 from mmgen.published.keymap import load, meta
 from mmgen.published.options import official
 from mmgen.published.systems import parts, shapes_of
@@ -113,14 +118,39 @@ def test_a_file_tells_its_sizes() -> None:
     ("options", "message"),
     [
         ({"encoder_head": 2}, "encoder_num_heads"),
-        ({"clusters": 4}, "clusters=4, but its file says 16"),
-        ({"encoder_num_heads": 4}, "encoder_num_heads=4, but its file says 2"),
+        ({"clusters": 4}, "has clusters 16, not 4"),
+        ({"encoder_num_heads": 4}, "has encoder_num_heads 2, not 4"),
         ({"encoder_depth": "two"}, "encoder_depth"),
+        ({"encoder_depth": 3}, "has encoder_depth 2"),
+        ({"vae_embed_dim": 8}, "has vae_embed_dim 16"),
+        ({"mlp_ratio": 3.0}, "holds other sizes"),
+        ({"vae_stride": 0}, "vae_stride"),
+        ({"img_size": 512}, "latents of 16x16, which img_size=512 and vae_stride=16 do not make"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         xar.convert(official_tensors(TINY), options, "x.pth")
+
+
+def test_other_strides_classes_and_times() -> None:
+    tensors = official_tensors(TINY)
+    tensors["class_emb.weight"] = torch.randn(8, 32)
+    tensors["time_embed.mlp.0.weight"] = torch.randn(32, 64)
+    converted = xar.convert(tensors, {"vae_stride": 8}, "x.pth")
+    config = converted.network.config
+    assert converted.image_size == 128
+    assert (config.classes, config.time_channels, config.grid) == (7, 64, (1, 16, 16))
+
+
+@pytest.mark.parametrize("cut", [lambda t: t[..., 0], lambda t: t[:1], lambda t: t[..., :1]])
+def test_tensors_of_other_shapes(cut: Callable[[Tensor], Tensor]) -> None:
+    tensors = official_tensors({**TINY, "encoder_depth": 1})
+    for key, tensor in tensors.items():
+        if "rope" not in key and key != "mask" and cut(tensor).shape != tensor.shape:
+            with pytest.raises(UserError) as raised:
+                xar.convert({**tensors, key: cut(tensor)}, {}, "x.pth")
+            assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("clusters", [0, 5, 9])
@@ -136,6 +166,28 @@ def test_only_its_own_files_are_recognised() -> None:
     assert [part.system for part in parts() if part.recognise(shapes)] == ["xar"]
     mar = {k.replace("ada_lin.1", "norm1"): v for k, v in shapes.items()}
     assert not xar.recognise(mar)
+
+
+def test_files_become_a_pipeline_that_draws(tmp_path: Path) -> None:
+    """Generator and tokenizer from their official containers to a picture."""
+    torch.manual_seed(0)
+    kl16 = tmp_path / "kl16.ckpt"
+    tensors = keys.drawn(keys.kl(8, (1, 1, 2, 2, 4), 2, (4,), 16, 16))
+    torch.save({"model": tensors}, kl16)
+    own = official_tensors(TINY)
+    small = {key: tensor * 0.1 for key, tensor in own.items() if key != "mask"}
+    other = {key: tensor * 0 for key, tensor in own.items()}
+    run = tmp_path / "checkpoint-last.pth"
+    torch.save({"model": other, "model_ema": {**small, "mask": own["mask"]}, "epoch": 3}, run)
+    said = import_files("xar", [kl16, run], {"vision": {"num_groups": 4}}, tmp_path / "xar")
+    assert "EMA weights (model_ema)" in "".join(said) and "of kl16" in "".join(said)
+    pipe = Pipeline.from_pretrained(tmp_path / "xar")
+    output = pipe(class_labels=207, seed=1, num_inference_steps=[3, 2, 1] + [1] * 13)
+    assert output.codes.shape == (1, 1, 16, 16, 16) and output.codes.isfinite().all()
+    assert output.images[0].size == (256, 256)
+    recipe = output.recipes[0]
+    assert (recipe["guidance_scale"], recipe["guidance_ramp"]) == (2.2, "linear")
+    assert (recipe["order"], recipe["class_label"]) == ("cell:4", 207)
 
 
 def test_the_published_settings() -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mmgen.errors import ConfigError
 from mmgen.models.backbone import BackboneConfig
+from mmgen.models.moments import Moment
 from mmgen.models.plan import Plan, compile_plan
 from mmgen.models.schedule import to_slots
-from mmgen.models.velocity import Moment, VelocityConfig, VelocityModel
+from mmgen.models.velocity import VelocityConfig, VelocityModel
 from mmgen.sample.engine import DecodeSettings, decode, last_step
 from mmgen.sample.flow import SOLVERS, FlowDecider, FlowSettings, solve
 from mmgen.sample.guidance import Guidance
@@ -92,6 +93,7 @@ def test_the_reverse_process_keeps_the_spread() -> None:
 def test_steps_of_each_block() -> None:
     settings = FlowSettings(steps=(5, 3))
     assert [len(settings.times(block, 2)) for block in (0, 1)] == [5, 3]
+    assert FlowSettings(steps=[5, 3]) == settings  # type: ignore[arg-type]
     assert settings.times(1, 2).tolist() == pytest.approx([1.0, 0.52, 0.04])
     assert FlowSettings("heun", 4).times(0, 2).tolist() == [1.0, 0.75, 0.5, 0.25]
     with pytest.raises(ConfigError, match="2 numbers of steps for 4 blocks"):
@@ -105,6 +107,8 @@ def test_steps_of_each_block() -> None:
         ({"steps": 0}, "1 step or more"),
         ({"steps": (4, 0)}, "1 step or more"),
         ({"steps": ()}, "1 step or more"),
+        ({"steps": [4, 0]}, "1 step or more"),
+        ({"steps": ["4"]}, "1 step or more"),
         ({"last_time": 0.0}, "between 0 and 1"),
         ({"last_time": math.nan}, "between 0 and 1"),
     ],
@@ -241,3 +245,26 @@ def test_noise_of_the_caller() -> None:
 
     draw(model, FlowSettings(steps=3), noise=noise)
     assert asked == [(block, visit) for block in range(4) for visit in range(3)]
+
+
+def test_given_blocks_are_context() -> None:
+    """They are fed at once, and the others go on as if drawn after them."""
+    model, settings = velocity_model("cell:2"), FlowSettings(steps=3)
+    drawn = draw(model, settings, scale=1.0)
+    plan, seeds = compile_plan(model.schedule, "self", continuous=True), torch.tensor([7, 8])
+    decider, prefix = FlowDecider(model, LABELS, seeds, settings), model.prefix(LABELS)
+    steps = decode(model, prefix, plan, "", seeds, decider=decider, given=drawn[:, :8])
+    assert torch.allclose(to_slots(plan.schedule, last_step(steps).codes), drawn, atol=1e-5)
+
+
+def test_half_precision_stays_near() -> None:
+    model = velocity_model("cell:2")
+    exact = draw(model, FlowSettings(steps=3))
+    assert (draw(model.to(torch.bfloat16), FlowSettings(steps=3)) - exact).abs().mean() < 0.05
+
+
+def test_a_categorical_decider_is_refused() -> None:
+    model = velocity_model("cell:2")
+    plan = compile_plan(model.schedule, "self", continuous=True)
+    with pytest.raises(ConfigError, match="decode them with a FlowDecider"):
+        last_step(decode(model, model.prefix(LABELS), plan, "", torch.tensor([7, 8])))

@@ -49,6 +49,11 @@ def test_cached_decoding_equals_the_forward(
     assert done[0].done.flatten().long().sum() > given
 
 
+def test_half_precision_goes_on_too() -> None:
+    done = _steps(plain().to(torch.bfloat16), NONE_AT_ALL, 2)
+    assert done[-1].done.all()
+
+
 def test_a_part_of_a_block_is_refused() -> None:
     with pytest.raises(ConfigError, match="give whole blocks"):
         _steps(plain(), NONE_AT_ALL, 3)

@@ -14,7 +14,7 @@ from mmgen.sample.draw import DrawSettings
 from mmgen.sample.engine import DecodeSettings, decode, last_step
 from mmgen.sample.factorized import FactorizedDecider
 from mmgen.sample.guidance import Guidance, guide
-from tests.tiny_conditional import LABELS, adaptive, factorized, raster
+from tests.tiny_networks import LABELS, adaptive, factorized, raster
 
 SEEDS = torch.tensor([7, 8])
 GREEDY = DrawSettings(temperature=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,14 +37,25 @@ def test_picture_to_codes_to_picture(unclip: DiffusionTokenizer) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 300])
+@pytest.mark.parametrize("betas", [{}, {"beta_start": 0.00085, "beta_end": 0.012}], ids=str)
 @pytest.mark.parametrize("schedule", ["squaredcos_cap_v2", "linear", "scaled_linear"])
-def test_labels_are_those_of_diffusers(tmp_path: Path, level: int, schedule: str) -> None:
-    pipeline = tiny_unclip(tmp_path, beta_schedule=schedule)
+def test_labels_are_those_of_diffusers(
+    tmp_path: Path, level: int, schedule: str, betas: dict[str, float]
+) -> None:
+    pipeline = tiny_unclip(tmp_path, beta_schedule=schedule, **betas)
     conditioner = DiffusionTokenizer(tiny_seed(), pipeline).conditioner
     assert conditioner is not None
     embedding, noise = torch.randn(2, 3, 16)
     expected = pipeline.noise_image_embeddings(embedding, level, noise)
     torch.testing.assert_close(conditioner(embedding, noise, level), expected)
+
+
+@pytest.mark.parametrize(
+    "more", [{"trained_betas": [0.01] * 1000}, {"rescale_betas_zero_snr": True}], ids=str
+)
+def test_other_noise_levels_are_refused(tmp_path: Path, more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="noise levels of its own"):
+        DiffusionTokenizer(tiny_seed(), tiny_unclip(tmp_path, **more))
 
 
 def test_the_unet_is_told_the_labels(unclip: DiffusionTokenizer) -> None:
