@@ -7,6 +7,8 @@ matter of the rows' block numbers, which the cache keeps beside the keys.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -67,6 +69,13 @@ class KVCache:
         keys[:, :, self.length : end] = k
         values[:, :, self.length : end] = v
         return keys[:, :, :end], values[:, :, :end]
+
+    def first(self, batch: int) -> KVCache:
+        """The first sequences alone; their rows stay where they are."""
+        part = copy.copy(self)
+        part.data, part.valid = self.data[:, :, :batch], self.valid[:batch]
+        part.pairs = [(keys[:batch], values[:batch]) for keys, values in self.pairs]
+        return part
 
     def keep(self, block: Tensor, valid: Tensor) -> None:
         """Keep the first rows of those just fed; the next feed overwrites the others.

@@ -10,7 +10,7 @@ Shapes: B pictures, G = B or 2B sequences (conditional first, then unconditional
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -122,6 +122,7 @@ def decode(
         A `Step` after every block.
     """
     settings = settings or DecodeSettings()
+    own_guidance = decider is not None
     decider = decider or CategoricalDecider(model, seeds, settings.draw, noise, segment)
     values = decider.blank(len(seeds), plan.schedule.slots, prefix.rows.x.device)
     known = torch.zeros(plan.schedule.slots, dtype=torch.bool)
@@ -133,7 +134,9 @@ def decode(
     for step in range(first, plan.steps):
         slots = plan.slots_of_step(step)
         place = (step, plan.steps, done, plan.schedule.slots)
-        scale = settings.guidance.scale_at(*place) if prefix.guided else None
+        if not own_guidance and settings.guidance.is_over(*place):
+            session.end_guidance()
+        scale = settings.guidance.scale_at(*place) if session.guided else None
         turn = Turn(step, slots, values, scale, place, session.tables, session.feed)
         decided = decider.decide(turn)
         values[:, slots] = decided.values
@@ -179,12 +182,21 @@ class _Session:
 
     def __init__(self, model: Decodable, prefix: Prefix, plan: Plan, unit: str, first: int) -> None:
         self.model, self.prefix, self.plan, self.unit = model, prefix, plan, unit
+        self.guided, self.cursor = prefix.guided, prefix.cursor
         self.first = first  # the step that also feeds the prefix and what is given
         self.tables = model.tables()
         queries = int(torch.bincount(plan.block[plan.lane == 1]).max()) if plan.lane.any() else 0
         capacity = len(prefix.rows) + int(plan.keep.sum()) + queries
         self.cache = model.new_cache(len(prefix.rows.x), capacity)
         self.visited = -1  # the last step that was fed: its context is in the cache
+
+    def end_guidance(self) -> None:
+        """Feed the conditional branch alone from now on; adaLN speaks to both, so it keeps both."""
+        fed = self.cache.length > 0  # the prefix is in the cache, and with it both branches
+        if self.guided and fed and self.cursor.told is None:
+            batch = len(self.prefix.rows.x) // 2
+            self.guided, self.cache = False, self.cache.first(batch)
+            self.cursor = replace(self.cursor, position=self.cursor.position[:batch])
 
     def feed(self, step: int, values: Tensor, tables: Any) -> Tensor:
         """Feed the rows of a step; returns what the heads say about its slots, (G, n, ...)."""
@@ -195,11 +207,10 @@ class _Session:
         begins = step == self.first and not again and len(self.prefix.rows)
         parts = [self.prefix.rows] if begins else []
         if len(chosen):
-            if self.prefix.guided:
+            if self.guided:
                 values = torch.cat([values, values])
-            cursor = self.prefix.cursor
             parts.append(
-                self.model.image_rows(self.plan, chosen, values, self.unit, cursor, tables)
+                self.model.image_rows(self.plan, chosen, values, self.unit, self.cursor, tables)
             )
         rows = concatenate(parts)
         hidden = self.model.run(rows, self.cache)

@@ -66,7 +66,7 @@ class Guidance:
             tokens_done: tokens decided before this step.
             tokens: tokens of the picture.
         """
-        progress = {"share": tokens_done / tokens, "steps": step, "tokens": tokens_done}[self.unit]
+        progress = self._progress(step, tokens_done, tokens)
         if progress < self.start or (self.stop is not None and progress >= self.stop):
             return 1.0
         if self.ramp == "constant" or steps == 1:  # a single step has nothing to grow from
@@ -75,6 +75,15 @@ class Guidance:
         if self.ramp == "cosine":
             done = 0.5 - 0.5 * math.cos(math.pi * done)
         return 1.0 + (self.scale - 1.0) * done
+
+    def is_over(self, step: int, steps: int, tokens_done: int, tokens: int) -> bool:
+        """Whether neither this step nor a later one is guided; arguments as for `scale_at`."""
+        if self.scale == 1.0:
+            return True
+        return self.stop is not None and self._progress(step, tokens_done, tokens) >= self.stop
+
+    def _progress(self, step: int, tokens_done: int, tokens: int) -> float:
+        return {"share": tokens_done / tokens, "steps": step, "tokens": tokens_done}[self.unit]
 
     def validate(self) -> None:
         """Check the values.

@@ -14,6 +14,7 @@ from mmgen.models.plan import compile_plan
 from mmgen.models.rows import concatenate
 from mmgen.models.schedule import make_schedule, to_slots
 from mmgen.models.unified import UnifiedModel, Unit, plan_for
+from mmgen.sample.deciding import CategoricalDecider
 from mmgen.sample.draw import DrawSettings
 from mmgen.sample.engine import DecodeSettings, decode, last_step, text_prefix
 from mmgen.sample.guidance import Guidance
@@ -187,3 +188,30 @@ def test_progress_is_shown_step_by_step(tiny_model: Make) -> None:
     for step in steps:
         assert torch.equal(step.codes[:, step.done], final[:, step.done])
         assert (step.codes[:, ~step.done] == 0).all() and (step.entropy >= 0).all()
+
+
+@pytest.mark.parametrize(("order", "prediction"), [("raster", "shift"), ("random:3:5", "self")])
+def test_the_unconditional_branch_is_not_fed_when_guidance_is_over(
+    tiny_model: Make, monkeypatch: pytest.MonkeyPatch, order: str, prediction: str
+) -> None:
+    model = tiny_model()
+    plan = compile_plan(make_schedule(order, (1, 4, 4)), prediction)
+    ids, valid = prompts([3, 5])
+    seeds, fed = torch.tensor([1, 2]), []
+    run = model.run
+    monkeypatch.setattr(
+        model, "run", lambda rows, cache: fed.append(len(rows.x)) or run(rows, cache)
+    )
+    chosen = DecodeSettings(guidance=Guidance(3.0, stop=0.5))
+    drawn = {}
+    for way in ("ending", "to the end"):
+        prefix = text_prefix(model, "block", ids, valid, (ids.flip(1), valid))
+        # A decider that is brought along may guide by itself, so both branches are fed to it.
+        own = CategoricalDecider(model, seeds, chosen.draw) if way == "to the end" else None
+        steps = decode(model, prefix, plan, "block", seeds, chosen, decider=own)
+        drawn[way] = [(step.codes.clone(), step.logits) for step in steps]
+    guided = sum(done < 0.5 * plan.schedule.slots for done in plan.schedule.starts)
+    assert fed == [4] * guided + [2] * (plan.steps - guided) + [4] * plan.steps
+    for (codes, logits), (all_codes, all_logits) in zip(*drawn.values()):
+        assert torch.equal(codes, all_codes)
+        torch.testing.assert_close(logits, all_logits, atol=1e-4, rtol=1e-4)
