@@ -83,7 +83,7 @@ def complete(options: TransformerOptions, shapes: Shapes, where: str) -> Transfo
     vocabulary, width = shapes.get("tok_emb.weight", (0, 0))
     rows = shapes.get("uncond_embedding", (0,))[0]
     layers = sum(key.startswith("blocks.") and key.endswith(".ln1.weight") for key in shapes)
-    told = {
+    told: dict[str, Any] = {
         "block_size": shapes.get("pos_emb", (1, 1))[1],
         "cond_token_num": rows,
         "n_embd": width,
