@@ -1,4 +1,4 @@
-"""KL tokenizers in the layout of diffusers' `AutoencoderKL`, read and written.
+"""KL tokenizers in the layout of diffusers' `AutoencoderKL`; written: `diffusers_kl_export.py`.
 
 It is VQGAN's network under other names, with 1x1 convolutions of attention as matrices. Neither
 way needs diffusers itself. Spec: xAR section 2.4.
@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from mmgen.errors import ConfigError
-from mmgen.files import replacing, write_json
 from mmgen.published.keymap import load, rename
 from mmgen.published.kl16 import LATENT_SCALE
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import sizes
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import KLConfig
 
 SCALE = 0.18215  # of diffusers, where a configuration is silent
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 # Theirs and ours, between dots, in the order of replacement; both ways.
 WORDS = (
     ("mid_block.resnets.0", "middle.block_in"),
@@ -84,23 +81,23 @@ def convert_tokenizer(
 ) -> Converted:
     """An `AutoencoderKL` as a `ConvTokenizer`; see `Part.convert`."""
     given, scale = _read(options, where)
+    refuse_other_ranks(tensors, {r".*\.to_(q|k|v|out\.0)\.weight": 2}, where)
     renamed = rename(tensors, [(r".+", lambda match: from_diffusers(match[0]))], where)
     for key in (key for key in tensors if key.endswith(MATRICES)):
         renamed[from_diffusers(key)] = tensors[key][:, :, None, None]
     found = sizes(renamed, where)
-    said = {
+    told = {
         "block_out_channels": found["widths"],
         "layers_per_block": found["res_blocks"],
         "latent_channels": found["z_channels"],
     }
-    refuse_contradictions(given, said, where)
+    refuse_contradictions(given, told, where)
     quantizer = KLConfig(channels=found["z_channels"], scale=scale)
     network = ConvTokenizer(
         ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
     ).eval()
     load(network, renamed, where)
-    notes = (f"latent scale {scale}",)
-    return Converted("vision", network, image_size=256, notes=notes)
+    return Converted("vision", network, image_size=256, notes=(f"latent scale {scale}",))
 
 
 def _read(options: Mapping[str, Any], where: str) -> tuple[DiffusersOptions, float]:
@@ -109,71 +106,14 @@ def _read(options: Mapping[str, Any], where: str) -> tuple[DiffusersOptions, flo
     for name in ("shift_factor", "latents_mean", "latents_std"):
         if getattr(given, name):
             raise ConfigError(f"{where} moves its latents ({name}), which is not supported.")
-    scale = given.scaling_factor or (SCALE if "_class_name" in options else None)
-    if scale is None:
-        raise ConfigError(
-            f"No tensor of {where} tells its scaling_factor; give its config.json with --config, "
-            f"or say scaling_factor=... ({LATENT_SCALE} for KL-16)."
-        )
-    return given, scale
-
-
-def export(tokenizer: ConvTokenizer, folder: str | Path) -> None:
-    """Write a KL tokenizer as a folder that `diffusers.AutoencoderKL.from_pretrained` reads.
-
-    Args:
-        tokenizer: with a KL bottleneck.
-        folder: created if it does not exist.
-
-    Raises:
-        UserError: `AutoencoderKL` has no such network, or the folder cannot be written.
-    """
-    from safetensors.torch import save_file
-
-    described = config_json(tokenizer.config)
-    tensors = {to_diffusers(name): t for name, t in tokenizer.state_dict().items()}
-    stored = {
-        key: (t.flatten(1) if key.endswith(MATRICES) else t).contiguous().cpu()
-        for key, t in tensors.items()
-    }
-    write_json(Path(folder) / "config.json", described)
-    with replacing(Path(folder) / WEIGHTS_FILE) as temporary:
-        save_file(stored, temporary, metadata={"format": "pt"})
-
-
-def config_json(config: ConvTokenizerConfig) -> dict[str, Any]:
-    """The configuration of the same `AutoencoderKL`.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    quantizer, same = config.quantizer, config.decoder_widths in (None, config.widths)
-    stem = config.stem_width in (None, config.widths[0])
-    blocks = config.decoder_res_blocks == config.res_blocks + 1
-    plain = config.family == "vqgan" and config.decoder_norm == "plain" and config.patch_size == 1
-    if not (isinstance(quantizer, KLConfig) and same and stem and blocks and plain) or (
-        quantizer.channels != config.z_channels
-    ):
-        raise ConfigError("This tokenizer is none that diffusers' AutoencoderKL can describe.")
-    levels = range(len(config.widths))
-    back = config.decoder_attention_levels
-    decoder = config.attention_levels if back is None else back
-    down = ("DownEncoderBlock2D", "AttnDownEncoderBlock2D")
-    up = ("UpDecoderBlock2D", "AttnUpDecoderBlock2D")
-    return {
-        "_class_name": "AutoencoderKL",
-        "in_channels": 3,
-        "out_channels": 3,
-        "down_block_types": [down[i in config.attention_levels] for i in levels],
-        "up_block_types": [up[i in decoder] for i in reversed(levels)],
-        "block_out_channels": list(config.widths),
-        "layers_per_block": config.res_blocks,
-        "act_fn": "silu",
-        "latent_channels": config.z_channels,
-        "norm_num_groups": config.norm_groups,
-        "scaling_factor": quantizer.scale,
-        "mid_block_add_attention": config.middle_attention,
-    }
+    if given.scaling_factor is not None:
+        return given, given.scaling_factor
+    if "_class_name" in options:
+        return given, SCALE
+    raise ConfigError(
+        f"No tensor of {where} tells its scaling_factor; give its config.json with --config, or "
+        f"say scaling_factor=... ({LATENT_SCALE} for KL-16)."
+    )
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmgen.errors import ConfigError, UserError
 from mmgen.published import diffusers_kl, kl16
+from mmgen.published.diffusers_kl_export import WEIGHTS_FILE, export
 from mmgen.published.importing import import_files
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.protocol import Codes
@@ -73,7 +74,7 @@ def check_against_diffusers(network: ConvTokenizer, folder: Path) -> None:
 )
 def test_what_is_written_is_the_same_network_there(changes: dict[str, Any], tmp_path: Path) -> None:
     network = tokenizer(**changes)
-    diffusers_kl.export(network, tmp_path)
+    export(network, tmp_path)
     check_against_diffusers(network, tmp_path)
 
 
@@ -91,7 +92,7 @@ def test_what_diffusers_writes_is_the_same_network_here(tmp_path: Path) -> None:
     )
     theirs.save_pretrained(tmp_path / "theirs")
     options = json.loads((tmp_path / "theirs" / "config.json").read_text())
-    weights = tmp_path / "theirs" / diffusers_kl.WEIGHTS_FILE
+    weights = tmp_path / "theirs" / WEIGHTS_FILE
     lines = import_files("kl16", [weights], options, tmp_path / "ours")
     assert "latent scale 0.5" in lines[0]
     network = ConvTokenizer.from_pretrained(tmp_path / "ours" / "vision")
@@ -102,9 +103,9 @@ def test_the_official_file_goes_there_and_back(tmp_path: Path) -> None:
     official = keys.drawn(keys.kl(32, (1, 2), 1, (1,), 4, 4))
     network = kl16.convert_tokenizer(official, {}, "file").network
     assert isinstance(network, ConvTokenizer)
-    diffusers_kl.export(network, tmp_path)
+    export(network, tmp_path)
     check_against_diffusers(network, tmp_path)
-    stored = load_file(tmp_path / diffusers_kl.WEIGHTS_FILE)
+    stored = load_file(tmp_path / WEIGHTS_FILE)
     again: Any = diffusers_kl.convert_tokenizer(stored, {"scaling_factor": 0.2325}, "file").network
     assert again.config == network.config and again.fingerprint == network.fingerprint
 
@@ -133,7 +134,7 @@ def test_names_come_back() -> None:
 )
 def test_networks_that_are_not_there(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none that diffusers"):
-        diffusers_kl.export(tokenizer(**changes), tmp_path)
+        export(tokenizer(**changes), tmp_path)
     assert not [*tmp_path.iterdir()]
 
 
@@ -151,8 +152,8 @@ def test_options_that_are_not_supported() -> None:
 
 
 def test_a_scale_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
-    diffusers_kl.export(tokenizer(decoder_attention_levels=None), tmp_path)
-    stored = load_file(tmp_path / diffusers_kl.WEIGHTS_FILE)
+    export(tokenizer(decoder_attention_levels=None), tmp_path)
+    stored = load_file(tmp_path / WEIGHTS_FILE)
     with pytest.raises(ConfigError, match="say scaling_factor="):
         diffusers_kl.convert_tokenizer(stored, {"norm_num_groups": 4}, "file")
     whole = json.loads((tmp_path / "config.json").read_text())

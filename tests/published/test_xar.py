@@ -144,7 +144,7 @@ def test_other_strides_classes_and_times() -> None:
 
 
 @pytest.mark.parametrize("cut", [lambda t: t[..., 0], lambda t: t[:1], lambda t: t[..., :1]])
-def test_tensors_of_other_shapes(cut: Callable[[Tensor], Tensor]) -> None:
+def test_tensors_of_other_shapes(cut: Any) -> None:
     tensors = official_tensors({**TINY, "encoder_depth": 1})
     for key, tensor in tensors.items():
         if "rope" not in key and key != "mask" and cut(tensor).shape != tensor.shape:
