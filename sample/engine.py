@@ -192,7 +192,7 @@ class _Session:
 
     def end_guidance(self) -> None:
         """Feed the conditional branch alone from now on; adaLN speaks to both, so it keeps both."""
-        fed = self.cache.length > 0  # the prefix is in the cache, and with it both branches
+        fed = self.visited >= 0  # the prefix is in the cache, and with it both branches
         if self.guided and fed and self.cursor.told is None:
             batch = len(self.prefix.rows.x) // 2
             self.guided, self.cache = False, self.cache.first(batch)
