@@ -168,7 +168,7 @@ def _beginnings(frames: Tensor | Sequence[Frames]) -> Sequence[Frames]:
 
 
 def _labels(labels: int | Sequence[int]) -> list[int]:
-    given = [labels] if isinstance(labels, int) else list(labels)
+    given: list[Any] = list(labels) if isinstance(labels, (list, tuple, range)) else [labels]
     if any(not isinstance(label, int) or isinstance(label, bool) for label in given):
         raise UserError(f"Class labels are whole numbers, not {labels!r}.")
     if not given:

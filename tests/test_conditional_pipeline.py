@@ -88,6 +88,7 @@ def test_pieces_that_do_not_fit_are_refused(classes: Pipeline, tmp_path: Path) -
         ({"class_labels": []}, "list of class labels is empty"),
         ({"class_labels": ["cat"]}, "whole numbers"),
         ({"class_labels": [True]}, "whole numbers"),
+        ({"class_labels": 1.5}, "whole numbers, not 1.5"),
         ({"class_labels": [1, 6]}, "There is no class 6; give labels from 0 to 4"),
         ({"class_labels": -1}, "no class -1"),
         ({"class_labels": 1, "negative_prompt": "a dog"}, "no negative prompt"),
