@@ -128,7 +128,13 @@ class UnifiedModel(nn.Module, Saved):
     # -- training ------------------------------------------------------------------------------
 
     def text_to_image_loss(
-        self, ids: Tensor, valid: Tensor, codes: Tensor, plan: Plan, unit: str
+        self,
+        ids: Tensor,
+        valid: Tensor,
+        codes: Tensor,
+        plan: Plan,
+        unit: str,
+        shown: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy of the codes of a picture behind its caption.
 
@@ -137,11 +143,13 @@ class UnifiedModel(nn.Module, Saved):
             codes: (B, N) long, in slot order.
             plan: the schedule, compiled.
             unit: name of the unit that the marker says.
+            shown: (B, N) long, what stands on the rows instead of the right codes; None: these.
         """
         cursor, tables = self.begin(len(ids)), self.tables()
+        seen = codes if shown is None else shown
         text = self.text_rows(ids, valid, cursor)
         marker = self.marker_rows(unit, cursor)
-        image = self.image_rows(plan, torch.arange(plan.rows), codes, unit, cursor, tables)
+        image = self.image_rows(plan, torch.arange(plan.rows), seen, unit, cursor, tables)
         hidden = self.run(concatenate([text, marker, image]))
         reads = resolve_prefix(plan.reads, len(text) + 1).to(hidden.device)
         logits = self.head.logits(self.head.queries(hidden, plan.heads, reads), tables.logit)

@@ -69,6 +69,8 @@ class GeneratorRecipe:
         rope_base: see `UnifiedConfig`.
         units: schedules to learn; the first is the pipeline's default.
         caption_share: share of the steps that learn picture to text.
+        code_noise: largest share of a picture's codes that are shown wrong while the right ones
+            are asked for; each picture draws its own share (see `with_wrong_codes`).
         init: pipeline folder whose transformer and text tokenizer training starts from.
         preview_prompts: drawn in every preview.
         sampling: defaults of the pipeline, used in previews too.
@@ -86,6 +88,7 @@ class GeneratorRecipe:
     rope_base: float = 100.0
     units: tuple[Unit, ...] = UNITS
     caption_share: float = 0.1
+    code_noise: float = 0.0
     init: str | None = None
     preview_prompts: tuple[str, ...] = ("a red apple", "a grinning cat", "a rocket", "a rainbow")
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
@@ -98,6 +101,8 @@ class GeneratorRecipe:
         """Refuse shares and units that make no sense."""
         if not 0 <= self.caption_share < 1:
             raise ConfigError(f"caption_share must be in [0, 1), not {self.caption_share}.")
+        if not 0 <= self.code_noise <= 1:
+            raise ConfigError(f"code_noise must be in [0, 1], not {self.code_noise}.")
         if not self.units or any(unit.weight <= 0 for unit in self.units):
             raise ConfigError("units needs at least one entry, each with a weight above 0.")
         names = [unit.name for unit in self.units]
@@ -148,7 +153,7 @@ class GeneratorTask:
         unit = self.recipe.units[int(np.searchsorted(shares, pick, side="right"))]
         if captioning < self.recipe.caption_share:
             return {"caption": self._loss(batch, unit, shuffle, captioning=True)}
-        loss = self._loss(batch, unit, shuffle, captioning=False)
+        loss = self._loss(batch, unit, shuffle, captioning=False, noise=self.recipe.code_noise)
         self.metrics[f"loss_{unit.name}"] = float(loss.detach())
         return {"image": loss}
 
@@ -230,6 +235,7 @@ class GeneratorTask:
         shuffle: int,
         *,
         captioning: bool,
+        noise: float = 0.0,
         model: UnifiedModel | None = None,
     ) -> Tensor:
         model = model or self.model
@@ -242,7 +248,8 @@ class GeneratorTask:
         ids, valid = ids.to(codes.device), valid.to(codes.device)
         if captioning:
             return model.image_to_text_loss(codes, plan, unit.name, ids, valid)
-        return model.text_to_image_loss(ids, valid, codes, plan, unit.name)
+        shown = with_wrong_codes(codes, noise) if noise else None
+        return model.text_to_image_loss(ids, valid, codes, plan, unit.name, shown)
 
     def _tokens(self, place: str, folder: Path) -> TokenDataset:
         # The others of a machine wait for its first process and find its cache.
@@ -272,6 +279,22 @@ class GeneratorTask:
         codes = torch.arange(number_of_codes(self.vision), device=_device(self.vision))
         model.set_code_vectors(self.vision.embed(codes).cpu())
         return model
+
+
+def with_wrong_codes(codes: Tensor, most: float) -> Tensor:
+    """Put codes of each picture's neighbour in the batch among its own, at the same sites.
+
+    A model that has only seen right codes learns to continue them by heart and is lost after its
+    first mistake; from a mixture it must tell by the caption which ones to trust (the idea of
+    scheduled sampling, arXiv:1506.03099, without drawing from the model).
+
+    Args:
+        codes: (B, N) long.
+        most: each picture's share of wrong codes is uniform in [0, most].
+    """
+    share = torch.rand(len(codes), 1, device=codes.device) * most
+    wrong = torch.rand(codes.shape, device=codes.device) < share
+    return torch.where(wrong, codes.roll(1, 0), codes)
 
 
 def _trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
