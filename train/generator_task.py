@@ -118,6 +118,7 @@ class GeneratorTask:
 
     def __init__(self, recipe: GeneratorRecipe) -> None:
         self.recipe, self.metrics = recipe, dict[str, float]()
+        self.renewed: dict[str, Tensor] = {}
         self.vision = ConvTokenizer.from_pretrained(recipe.tokenizer)
         tokens = Path(recipe.tokens or Path(recipe.train.out) / "tokens")
         self.train_set = self._tokens(recipe.data.train, tokens / "train")
