@@ -197,9 +197,10 @@ class TokenizerTask:
         return grid(to_pil(torch.cat([pixels, reconstruction])), columns=len(pixels), scale=2)
 
     def remarks(self) -> list[str]:
-        """The pictures that could not be used, if there were any."""
+        """The pictures that could not be used, or not whole, if there were any."""
         splits = [self.dataset, *([self.held_out] if self.held_out else [])]
-        return [split.report() for split in splits if split.bad]
+        bad = [split.report() for split in splits if split.bad]
+        return bad + [line for split in splits if (line := split.cropping())]
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the tokenizer."""
