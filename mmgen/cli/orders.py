@@ -38,7 +38,7 @@ def orders(
     ] = Path("."),
     gif: Annotated[bool, typer.Option("--gif", help="Also write an animation.")] = False,
 ) -> None:
-    """Draw decoding orders. Shows when each token of a picture or clip is decided, and from what."""
+    """Draw decoding orders. They say when each token of a picture or clip is decided."""
     from mmgen.cli.places import check_folder
     from mmgen.models.schedule import describe, parse_grid
     from mmgen.orders import save_order

@@ -25,7 +25,7 @@ def sample(
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PROMPT]...", help="What to draw, each prompt in quotes; '' draws anything."
+            metavar="PROMPT", help="What to draw, each prompt in quotes; '' draws anything."
         ),
     ] = None,
     *,

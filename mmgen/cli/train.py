@@ -20,7 +20,7 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Changes to the recipe, such as train.steps=1000."
+            metavar="KEY=VALUE", help="Changes to the recipe, such as train.steps=1000."
         ),
     ] = None,
     *,
