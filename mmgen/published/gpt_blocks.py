@@ -18,7 +18,7 @@ from torch import Tensor
 from mmgen.errors import CheckpointError, ConfigError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.conditional import ConditionalConfig, ConditionalModel
-from mmgen.published import keymap
+from mmgen.published import building, keymap
 
 QKV, GATE, INPUT, BOTH = "attention.wqkv", "feed_forward.w1", "feed_forward.w3", "feed_forward.w13"
 
@@ -140,9 +140,4 @@ def build(
     kind: type[ConditionalModel] = ConditionalModel,
 ) -> ConditionalModel:
     """The network with its weights, on the device of the tensors; no random numbers are drawn."""
-    device = next(iter(tensors.values())).device
-    with torch.device("meta"):
-        network = kind(config)
-    network.to_empty(device=device)
-    keymap.load(network, keymap.rename(tensors, rules, where), where)
-    return network.eval()
+    return building.build(lambda: kind(config), keymap.rename(tensors, rules, where), where)

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.published.averages import ema_parameters, has_averages, live_parameters
-from mmgen.published.keymap import load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import rename
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
@@ -103,8 +104,8 @@ def convert_tokenizer(
     given = official(IBQOptions, options, where, IGNORED)
     weights, notes = chosen_weights(tensors, given.use_ema, where)
     renamed = rename(weights, taming_rules(weights), where)
-    network = ConvTokenizer(tokenizer_config(renamed, given, where)).eval()
-    load(network, renamed, where)
+    config = tokenizer_config(renamed, given, where)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
     return Converted("vision", network, image_size=256, notes=notes)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
+from mmgen.published.building import build
 from mmgen.published.ibq import IGNORED, chosen_weights
-from mmgen.published.keymap import Rules, count, load, rename
+from mmgen.published.keymap import Rules, count, rename
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
@@ -104,8 +105,8 @@ def convert_tokenizer(
     )
     weights, notes = chosen_weights(tensors, given.use_ema, where)
     renamed = rename(weights, rules(weights), where)
-    network = ConvTokenizer(tokenizer_config(renamed, given, where)).eval()
-    load(network, renamed, where)
+    config = tokenizer_config(renamed, given, where)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
     return Converted("vision", network, image_size=256, notes=notes)
 
 
