@@ -106,7 +106,7 @@ def convert_tokenizer(
     renamed = rename(weights, taming_rules(weights), where)
     config = tokenizer_config(renamed, given, where)
     network = build(lambda: ConvTokenizer(config), renamed, where)
-    return Converted("vision", network, image_size=256, notes=notes)
+    return Converted("vision", network, given.ddconfig.image_size, notes=notes)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:

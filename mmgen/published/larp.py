@@ -29,8 +29,8 @@ RULES: tuple[tuple[str, keymap.Target], ...] = (
     (r"decoder_latent_pe", "token_places"),
     (r"decoder_patch_query_embed", "query_places"),
     (r"decoder_patch_query_token_type_embed", "query_type"),
-    (r"((?:en|de)coder\.blocks\.\d+)\.(norm[12]\.(?:weight|bias))", r"\1.\2"),
-    (r"((?:en|de)coder\.blocks\.\d+)\.(?:attn|mlp)\.((?:qkv|proj|fc[12])\.\w+)", r"\1.\2"),
+    # Blocks are timm's there and here.
+    (r"(?:en|de)coder\.blocks\.\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\.\w+", r"\g<0>"),
     (r"bottleneck\.in_linear\.(weight|bias)", r"to_code.\1"),
     (r"bottleneck\.out_linear\.(weight|bias)", r"from_code.\1"),
     (r"bottleneck\.regularizer\.embedding\.weight", "quantizer.codebook"),

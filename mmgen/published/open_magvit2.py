@@ -32,7 +32,13 @@ from mmgen.tokenizers_vis.quantizers import LFQConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     name: {
-        "ddconfig": {"ch": 128, "ch_mult": ch_mult, "num_res_blocks": 4, "z_channels": bits},
+        "ddconfig": {
+            "ch": 128,
+            "ch_mult": ch_mult,
+            "num_res_blocks": 4,
+            "z_channels": bits,
+            "resolution": int(name.split("-")[0]),
+        },
         "n_embed": 2**bits,
         "embed_dim": bits,
     }
@@ -107,7 +113,7 @@ def convert_tokenizer(
     renamed = rename(weights, rules(weights), where)
     config = tokenizer_config(renamed, given, where)
     network = build(lambda: ConvTokenizer(config), renamed, where)
-    return Converted("vision", network, image_size=256, notes=notes)
+    return Converted("vision", network, given.ddconfig.image_size, notes=notes)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from mmgen.errors import CheckpointError
+from mmgen.errors import CheckpointError, ConfigError
 from mmgen.published.keymap import Rules, Target, count, load, rename, shape
 from mmgen.published.options import refuse_contradictions
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
@@ -132,22 +132,31 @@ class DDConfig:
     z_channels: int | None = None
     attn_resolutions: tuple[int, ...] | None = None
     resolution: int | None = None
-    in_channels: int = 3
-    out_ch: int = 3
-    double_z: bool = False
+    in_channels: Literal[3] = 3
+    out_ch: Literal[3] = 3
+    double_z: Literal[False] = False
     dropout: float = 0.0
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side that the network was trained on, 256 if nothing is said."""
+        return 256 if self.resolution is None else self.resolution
 
 
 def refuse_other_networks(options: DDConfig, found: Mapping[str, Any], where: str) -> None:
     """Refuse `ddconfig` options that contradict the tensors.
 
     Raises:
-        CheckpointError: names the first one.
+        UserError: names the first one.
     """
     refuse_contradictions(options, official_sizes(found), where)
-    if options.resolution is not None and options.attn_resolutions is not None:
+    if options.dropout:
+        raise ConfigError(f"{where} has dropout, which these networks lack; leave that option out.")
+    if options.image_size < 1:
+        raise ConfigError(f"The resolution of {where} must be 1 or more, not {options.resolution}.")
+    if options.attn_resolutions is not None:
         levels = len(found["widths"])
-        nominal = nominal_levels(options.resolution, options.attn_resolutions, levels)
+        nominal = nominal_levels(options.image_size, options.attn_resolutions, levels)
         if nominal != found["attention_levels"]:
             raise CheckpointError(
                 f"{where} has attention at the levels {found['attention_levels']}, and the options "

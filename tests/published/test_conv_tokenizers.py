@@ -170,7 +170,13 @@ def test_an_import_is_a_working_tokenizer(system: str) -> None:
             {"ddconfig": {"resolution": 8, "attn_resolutions": (8,)}},
             "attention at the level",
         ),
+        ("ibq", {"ddconfig": {"attn_resolutions": (8,)}}, "attention at the level"),
         ("ibq", {"ddconfig": {"chh": 1}}, "no key 'chh'"),
+        ("ibq", {"ddconfig": {"in_channels": 4}}, "in_channels cannot be 4"),
+        ("ibq", {"ddconfig": {"out_ch": 1}}, "out_ch cannot be 1"),
+        ("ibq", {"ddconfig": {"double_z": True}}, "double_z cannot be True"),
+        ("ibq", {"ddconfig": {"dropout": 0.1}}, "has dropout, which these networks lack"),
+        ("ibq", {"ddconfig": {"resolution": 0}}, "must be 1 or more, not 0"),
         ("open-magvit2", {"embed_dim": 18}, "has embed_dim 5"),
         ("emu3", {"temporal_downsample_factor": 4}, "has temporal_downsample_factor 2"),
         ("emu3", {"attn_resolutions": (1,)}, "has attn_resolutions"),
@@ -208,6 +214,12 @@ def test_options_reach_the_network() -> None:
         small("open-magvit2", batch_maximization_weight=2).network.config.quantizer.batch_weight
         == 2
     )
+
+
+def test_the_resolution_is_that_of_the_pipeline() -> None:
+    for system in ("ibq", "open-magvit2"):
+        assert small(system).image_size == 256
+        assert small(system, ddconfig={"resolution": 128}).image_size == 128
 
 
 def test_averages_are_taken_if_there_are_any() -> None:
