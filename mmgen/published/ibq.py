@@ -24,6 +24,7 @@ from mmgen.published.taming import (
     shape_of,
     sizes,
     taming_rules,
+    trained_size,
 )
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import IBQConfig
@@ -74,7 +75,7 @@ def tokenizer_config(
     """
     found = sizes(tensors, where)
     codes, channels = shape_of(tensors, "quantizer.codebook", where)
-    refuse_other_networks(given.ddconfig, found, where)
+    refuse_other_networks(given.ddconfig, tensors, found, where)
     refuse_contradictions(given, {"n_embed": codes, "embed_dim": channels}, where)
     quantizer = IBQConfig(
         codebook_size=codes,
@@ -106,7 +107,7 @@ def convert_tokenizer(
     renamed = rename(weights, taming_rules(weights), where)
     config = tokenizer_config(renamed, given, where)
     network = build(lambda: ConvTokenizer(config), renamed, where)
-    return Converted("vision", network, given.ddconfig.image_size, notes=notes)
+    return Converted("vision", network, trained_size(given.ddconfig), notes=notes)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:

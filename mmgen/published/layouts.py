@@ -43,5 +43,5 @@ def fuse(
 
 def halves(rows: Tensor, head_dim: int) -> Tensor:
     """Rotary pairs that are neighbours (2i, 2i + 1) to ours, (i, i + D/2): (heads * D, ...)."""
-    pairs = rows.unflatten(0, (-1, head_dim // 2, 2))  # (heads, D/2, 2, ...)
+    pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])  # (heads, D/2, 2, ...)
     return pairs.transpose(1, 2).flatten(0, 2)

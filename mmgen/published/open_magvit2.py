@@ -26,6 +26,7 @@ from mmgen.published.taming import (
     refuse_other_networks,
     sizes,
     taming_rules,
+    trained_size,
 )
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import LFQConfig
@@ -92,7 +93,7 @@ def tokenizer_config(
     """
     found = sizes(tensors, where)
     bits = found["z_channels"]
-    refuse_other_networks(given.ddconfig, found, where)
+    refuse_other_networks(given.ddconfig, tensors, found, where)
     refuse_contradictions(given, {"n_embed": 2**bits, "embed_dim": bits}, where)
     quantizer = LFQConfig(
         channels=bits,
@@ -113,7 +114,7 @@ def convert_tokenizer(
     renamed = rename(weights, rules(weights), where)
     config = tokenizer_config(renamed, given, where)
     network = build(lambda: ConvTokenizer(config), renamed, where)
-    return Converted("vision", network, given.ddconfig.image_size, notes=notes)
+    return Converted("vision", network, trained_size(given.ddconfig), notes=notes)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmgen.published.building import build
+from mmgen.published.keymap import load
 from mmgen.published.options import official
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.tokenizers_vis.unclip import Schedule, UnclipConditioner, UnclipConfig
@@ -30,7 +30,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     """Make a conditioner of the normalizer's file; see `Part.convert`."""
     said = official(UnclipOptions, {"embedding_dim": tensors["mean"].shape[-1], **options}, where)
     config = UnclipConfig(said.embedding_dim, said.num_train_timesteps, said.beta_schedule)
-    network = build(lambda: UnclipConditioner(config), tensors, where)
+    network = UnclipConditioner(config).eval()
+    load(network, tensors, where)
     return Converted("image_normalizer", network)
 
 

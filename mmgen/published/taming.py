@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -117,6 +117,18 @@ def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def trained_size(options: DDConfig) -> int:
+    """Pixels a side that the network was trained on; 256 where nothing is said.
+
+    Raises:
+        ConfigError: no size that a picture can have.
+    """
+    size = 256 if options.resolution is None else options.resolution
+    if size < 1:
+        raise ConfigError(f"resolution must be 1 or more, not {size}.")
+    return size
+
+
 def nominal_levels(resolution: int, attended: Collection[int], levels: int) -> tuple[int, ...]:
     """Levels with attention, by sides of the feature map at the nominal resolution."""
     return tuple(i for i in range(levels) if resolution // 2**i in attended)
@@ -132,36 +144,42 @@ class DDConfig:
     z_channels: int | None = None
     attn_resolutions: tuple[int, ...] | None = None
     resolution: int | None = None
-    in_channels: Literal[3] = 3
-    out_ch: Literal[3] = 3
-    double_z: Literal[False] = False
-    dropout: float = 0.0
-
-    @property
-    def image_size(self) -> int:
-        """Pixels a side that the network was trained on, 256 if nothing is said."""
-        return 256 if self.resolution is None else self.resolution
+    in_channels: int | None = None
+    out_ch: int | None = None
+    double_z: bool | None = None
+    dropout: float = 0.0  # of training
 
 
-def refuse_other_networks(options: DDConfig, found: Mapping[str, Any], where: str) -> None:
+def refuse_other_networks(
+    options: DDConfig, tensors: Mapping[str, Tensor], found: Mapping[str, Any], where: str
+) -> None:
     """Refuse `ddconfig` options that contradict the tensors.
+
+    Args:
+        options: what the user said.
+        tensors: by our names.
+        found: of `sizes`.
+        where: what to call the file in messages.
 
     Raises:
         UserError: names the first one.
     """
-    refuse_contradictions(options, official_sizes(found), where)
-    if options.dropout:
-        raise ConfigError(f"{where} has dropout, which these networks lack; leave that option out.")
-    if options.image_size < 1:
-        raise ConfigError(f"The resolution of {where} must be 1 or more, not {options.resolution}.")
-    if options.attn_resolutions is not None:
+    said = official_sizes(found) | {
+        "in_channels": shape_of(tensors, "encoder.conv_in.weight", where)[1],
+        "out_ch": shape_of(tensors, "decoder.conv_out.weight", where)[0],
+        "double_z": shape_of(tensors, "encoder.conv_out.weight", where)[0] != found["z_channels"],
+    }
+    refuse_contradictions(options, said, where)
+    if options.resolution is not None and options.attn_resolutions is not None:
         levels = len(found["widths"])
-        nominal = nominal_levels(options.image_size, options.attn_resolutions, levels)
+        nominal = nominal_levels(options.resolution, options.attn_resolutions, levels)
         if nominal != found["attention_levels"]:
             raise CheckpointError(
                 f"{where} has attention at the levels {found['attention_levels']}, and the options "
                 f"put it at {nominal}; leave resolution and attn_resolutions out."
             )
+    elif options.attn_resolutions is not None:
+        raise ConfigError(f"attn_resolutions of {where} are sides at a resolution; say it too.")
 
 
 def discriminator(tensors: Mapping[str, Tensor], where: str) -> PatchDiscriminator:
