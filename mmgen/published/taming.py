@@ -118,11 +118,7 @@ def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trained_size(options: DDConfig) -> int:
-    """Pixels a side that the network was trained on; 256 where nothing is said.
-
-    Raises:
-        ConfigError: no size that a picture can have.
-    """
+    """Pixels a side that it was trained on, 256 if nothing is said; `ConfigError` below 1."""
     size = 256 if options.resolution is None else options.resolution
     if size < 1:
         raise ConfigError(f"resolution must be 1 or more, not {size}.")
