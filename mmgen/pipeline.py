@@ -190,7 +190,7 @@ class Pipeline:
         self,
         prompt: str | list[str] | None = None,
         *,
-        class_labels: int | Sequence[int] | None = None,
+        class_labels: int | Sequence[int] | Tensor | None = None,
         frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
