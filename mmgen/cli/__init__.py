@@ -8,7 +8,18 @@ from typing import Any
 
 import typer
 
-from mmgen.cli import bench, data, doctor, importing, models, orders, sample, tokenizer, train
+from mmgen.cli import (
+    bench,
+    data,
+    doctor,
+    exporting,
+    importing,
+    models,
+    orders,
+    sample,
+    tokenizer,
+    train,
+)
 from mmgen.errors import UserError
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer gives it no name of its own
@@ -26,6 +37,7 @@ app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("import")(importing.import_)
+app.add_typer(exporting.app, name="export")
 app.command("models")(models.models)
 app.add_typer(bench.app, name="bench")
 app.command("orders")(orders.orders)

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmgen.errors import CheckpointError, ConfigError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.conditional import ConditionalConfig, ConditionalModel
-from mmgen.published import keymap
+from mmgen.published import building, keymap, layouts
 
 QKV, GATE, INPUT, BOTH = "attention.wqkv", "feed_forward.w1", "feed_forward.w3", "feed_forward.w13"
 
@@ -109,25 +109,15 @@ def square(block_size: int, where: str) -> tuple[int, int, int]:
 
 def fuse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The two inner matrices of each MLP in one."""
-    fused: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        partner = key.replace(GATE, INPUT)
-        if GATE in key and partner in tensors:
-            fused[key.replace(GATE, BOTH)] = torch.cat([tensor, tensors[partner]])
-        elif not (INPUT in key and key.replace(INPUT, GATE) in tensors):
-            fused[key] = tensor
-    return fused
+    return layouts.fuse(tensors, GATE, INPUT, BOTH, "The file")
 
 
 def halves(tensors: Mapping[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:
     """Interleaved rotary pairs to halves, in the query and key rows of every `wqkv`."""
-    turned = config.heads + config.kv_head_count
+    turned = (config.heads + config.kv_head_count) * config.head_dim  # rows of queries and keys
 
     def rows(matrix: Tensor) -> Tensor:
-        by_head = matrix.view(-1, config.head_dim // 2, 2, config.width)  # (heads, D/2, 2, W)
-        pairs = by_head.transpose(1, 2)  # (heads, 2, D/2, W)
-        kept = by_head[turned:].flatten(0, 2)
-        return torch.cat([pairs[:turned].flatten(0, 2), kept])
+        return torch.cat([layouts.halves(matrix[:turned], config.head_dim), matrix[turned:]])
 
     return {key: rows(t) if QKV in key else t for key, t in tensors.items()}
 
@@ -140,9 +130,4 @@ def build(
     kind: type[ConditionalModel] = ConditionalModel,
 ) -> ConditionalModel:
     """The network with its weights, on the device of the tensors; no random numbers are drawn."""
-    device = next(iter(tensors.values())).device
-    with torch.device("meta"):
-        network = kind(config)
-    network.to_empty(device=device)
-    keymap.load(network, keymap.rename(tensors, rules, where), where)
-    return network.eval()
+    return building.build(lambda: kind(config), keymap.rename(tensors, rules, where), where)
