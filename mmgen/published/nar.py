@@ -156,7 +156,7 @@ def read_clip_options(
         "max_seq_len": keymap.shape(tensors, "abs_pe", 3, where)[1] - 1,
     }
     refuse_contradictions(options, facts, where)
-    defaults = {"n_head": heads_of(CLIP_SIZES, "dim", dim, options, where)}
+    defaults: dict[str, Any] = {"n_head": heads_of(CLIP_SIZES, "dim", dim, options, where)}
     if facts["max_seq_len"] == 4 * 16 * 16:
         defaults["latent_shape"] = (4, 16, 16)
     given = official(ClipOptions, {**defaults, **options, **facts}, where, images.IGNORED)
