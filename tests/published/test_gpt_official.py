@@ -147,7 +147,8 @@ def test_ibq(seed: int, tmp_path: Path) -> None:
     for name, (outputs, inputs) in affine.items():
         shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
     shapes["tok_emb.weight"] = (codes, channels or width)
-    shapes["class_emb.embedding_table.weight"] = (classes + 1, width)
+    null_row = random.random() < 0.7
+    shapes["class_emb.embedding_table.weight"] = (classes + null_row, width)
     shapes["head_nm.rmsnorm.weight"] = (width,)
     shapes["head.weight"] = (codes, width)
     weights = official.drawn(shapes)
@@ -159,7 +160,8 @@ def test_ibq(seed: int, tmp_path: Path) -> None:
     network_of = partial(official.ibq, weights, sizes, depth)
     null = partial(network_of, torch.full_like(labels, classes))
     tokens = torch.randint(codes, (BATCH, side**2))
-    check(network, labels, tokens, partial(network_of, labels), null, random.choice((1.0, 2.25)))
+    scale = random.choice((1.0, 2.25)) if null_row else 1.0
+    check(network, labels, tokens, partial(network_of, labels), null, scale)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -176,11 +178,12 @@ def test_open_magvit2(seed: int, tmp_path: Path) -> None:
     for i, name in enumerate(("pre_emb", "post_emb")):
         shapes[f"{name}.weight"] = (2 ** bits[i], sizes.width)
         shapes[f"head.{i}.weight"] = (2 ** bits[i], sizes.width)
-    shapes["class_emb.embedding_table.weight"] = (classes + 1, sizes.width)
+    shapes["class_emb.embedding_table.weight"] = (classes + seed % 2, sizes.width)
     shapes["norm.weight"] = (sizes.width,)
     weights = official.drawn(shapes)
     options = {"n_head": sizes.heads, "norm_eps": sizes.eps, "rope_base": sizes.base}
     options |= {"block_size": side**2, "factorized_bits": list(bits)}
+    options |= {"class_num": classes}
     carried = {f"transformer.{key}": tensor for key, tensor in weights.items()}
     network = imported("open-magvit2", carried, options, tmp_path)
     labels = torch.randint(classes, (BATCH,))
