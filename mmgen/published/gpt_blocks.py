@@ -22,6 +22,7 @@ from mmgen.published import keymap
 from mmgen.published.options import refuse_contradictions, whole
 
 QKV, GATE, INPUT, BOTH = "attention.wqkv", "feed_forward.w1", "feed_forward.w3", "feed_forward.w13"
+LONGEST_SIDE = 512  # tokens; far more than any published picture has
 
 
 def block_rules(official: str = "layers", ours: str = "backbone.blocks") -> keymap.Rules:
@@ -113,9 +114,10 @@ def square(block_size: int, where: str) -> tuple[int, int, int]:
         ConfigError: it is none.
     """
     side = isqrt(max(0, block_size))
-    if side < 1 or side * side != block_size:
+    if not 1 <= side <= LONGEST_SIDE or side * side != block_size:
         raise ConfigError(
-            f"block_size {block_size} of {where} is no square; give that of a whole picture."
+            f"block_size {block_size} of {where} is no square of 1 to {LONGEST_SIDE}; give that of "
+            "a whole picture."
         )
     return 1, side, side
 

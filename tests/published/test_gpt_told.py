@@ -72,7 +72,7 @@ def test_a_rotary_table_that_does_not_fit(
         images(options, freqs_cis=shape)
 
 
-@pytest.mark.parametrize("block_size", [-256, 0, 250, "much", None])
+@pytest.mark.parametrize("block_size", [-256, 0, 250, 10**12, "much", None])
 def test_block_sizes_that_no_picture_has(block_size: Any) -> None:
     for convert in (
         lambda given: images(given),
