@@ -90,6 +90,9 @@ def make_schedule(order: str, grid: Grid) -> Schedule:
     that numpy keeps stable) and cuts them into n blocks: after block i, `1 - cos(pi/2 * i/n)` of
     the sites are decided, rounded so that no block is empty.
 
+    `kept:mask:seed:n` decides the sites of a mask first, as one block, and the others as `random`
+    would (see `kept_order`): what an edit keeps, and then what it draws anew.
+
     Args:
         order: one of `ORDERS`, with numbers for the letters.
         grid: `(t, h, w)`; a picture has t = 1.

@@ -31,6 +31,7 @@ ORDERS = (
     "neighbor",
     "subsample:k",
     "random:seed:n",
+    "kept:mask:seed:n",
     "scale:s1,s2,...",
 )
 
@@ -141,9 +142,47 @@ def _random(arguments: list[str], grid: Grid) -> Cut:
             f"Order 'random:{seed}:{blocks}' asks for more blocks than the {n} sites of grid "
             f"{size_text(grid)}; n can be 1 to {n}."
         )
-    draws = np.random.PCG64(seed).random_raw(n)
-    site = torch.from_numpy(np.argsort(draws, kind="stable").astype(np.int64))
-    return _from_sites(f"random:{seed}:{blocks}", grid, site, _cosine_sizes(n, blocks))
+    sizes = _cosine_sizes(n, blocks)
+    return _from_sites(f"random:{seed}:{blocks}", grid, _shuffle(seed, n), sizes)
+
+
+def kept_order(kept: Tensor, seed: int, blocks: int | None = None) -> str:
+    """Spell the order that has some sites first, as one block, and the others in random order.
+
+    Args:
+        kept: (t, h, w) bool; they are what an edit keeps.
+        seed: of the order of the others.
+        blocks: that these are cut into; None: about the root of their number.
+    """
+    bits = "".join("1" if bit else "0" for bit in kept.flatten().tolist())
+    digits = -(-len(bits) // 4)
+    mask = f"{int(bits.ljust(4 * digits, '0'), 2):0{digits}x}"
+    others = bits.count("0")
+    return f"kept:{mask}:{seed}:{blocks or max(1, round(others**0.5))}"
+
+
+def _kept(arguments: list[str], grid: Grid) -> Cut:
+    spelling, n = "kept:mask:seed:n", math.prod(grid)
+    order, digits = ":".join(["kept", *arguments]), -(-n // 4)
+    if not arguments or not re.fullmatch(f"[0-9a-f]{{{digits}}}", arguments[0]):
+        raise ConfigError(
+            f"Order '{order}' is not of the form '{spelling}' with a mask of {digits} hexadecimal "
+            f"digits, a bit for each of the {n} sites of grid {size_text(grid)}."
+        )
+    seed, blocks = _numbers("kept", arguments[1:], spelling, count=2, lowest=(0, 1), said=arguments)
+    bits = f"{int(arguments[0], 16):0{4 * digits}b}"
+    kept = torch.tensor([bit == "1" for bit in bits[:n]])
+    first, others = kept.nonzero().squeeze(1), (~kept).nonzero().squeeze(1)
+    if not len(first) or blocks > len(others) or "1" in bits[n:]:
+        raise ConfigError(
+            f"Order '{order}' keeps {len(first)} of the {n} sites of grid {size_text(grid)} and "
+            f"cuts the others into {blocks} blocks; keep one or more, and leave one for each block."
+        )
+    shuffled = others[_shuffle(seed, len(others))]
+    sizes = [len(first), *_cosine_sizes(len(others), blocks)]
+    return _from_sites(
+        f"kept:{arguments[0]}:{seed}:{blocks}", grid, torch.cat([first, shuffled]), sizes
+    )
 
 
 def _scale(arguments: list[str], grid: Grid) -> Cut:
@@ -188,6 +227,11 @@ def _coords(site: Tensor, grid: Grid) -> Tensor:
     _, h, w = grid
     place = (site // (h * w), site // w % h, site % w)
     return torch.stack(place, dim=1).float()  # (N, 3)
+
+
+def _shuffle(seed: int, n: int) -> Tensor:
+    draws = np.random.PCG64(seed).random_raw(n)
+    return torch.from_numpy(np.argsort(draws, kind="stable").astype(np.int64))
 
 
 def _cosine_sizes(n: int, blocks: int) -> list[int]:
@@ -249,5 +293,6 @@ BUILDERS: dict[str, Callable[[list[str], Grid], Cut]] = {
     "neighbor": _neighbor,
     "subsample": _subsample,
     "random": _random,
+    "kept": _kept,
     "scale": _scale,
 }

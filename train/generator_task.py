@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.models.backbone import BackboneConfig
-from mmgen.models.schedule import default_prediction, to_slots
+from mmgen.models.schedule import Grid, default_prediction, to_slots
+from mmgen.models.spellings import kept_order
 from mmgen.models.text import TextTokenizer
 from mmgen.models.unified import UnifiedConfig, UnifiedModel, Unit, plan_for
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
@@ -71,6 +72,8 @@ class GeneratorRecipe:
         caption_share: share of the steps that learn picture to text.
         code_noise: largest share of a picture's codes that are shown wrong while the right ones
             are asked for; each picture draws its own share (see `with_wrong_codes`).
+        edit_share: share of the steps of a unit of order `random` that see all codes around a
+            box, or a random part of them, and draw the others: what editing asks for.
         init: pipeline folder whose transformer and text tokenizer training starts from.
         preview_prompts: drawn in every preview.
         sampling: defaults of the pipeline, used in previews too.
@@ -89,6 +92,7 @@ class GeneratorRecipe:
     units: tuple[Unit, ...] = UNITS
     caption_share: float = 0.1
     code_noise: float = 0.0
+    edit_share: float = 0.0
     init: str | None = None
     preview_prompts: tuple[str, ...] = ("a red apple", "a grinning cat", "a rocket", "a rainbow")
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
@@ -101,8 +105,9 @@ class GeneratorRecipe:
         """Refuse shares and units that make no sense."""
         if not 0 <= self.caption_share < 1:
             raise ConfigError(f"caption_share must be in [0, 1), not {self.caption_share}.")
-        if not 0 <= self.code_noise <= 1:
-            raise ConfigError(f"code_noise must be in [0, 1], not {self.code_noise}.")
+        for name in ("code_noise", "edit_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be in [0, 1], not {getattr(self, name)}.")
         if not self.units or any(unit.weight <= 0 for unit in self.units):
             raise ConfigError("units needs at least one entry, each with a weight above 0.")
         names = [unit.name for unit in self.units]
@@ -118,6 +123,7 @@ class GeneratorTask:
 
     def __init__(self, recipe: GeneratorRecipe) -> None:
         self.recipe, self.metrics = recipe, dict[str, float]()
+        self.renewed: dict[str, Tensor] = {}
         self.vision = ConvTokenizer.from_pretrained(recipe.tokenizer)
         tokens = Path(recipe.tokens or Path(recipe.train.out) / "tokens")
         self.train_set = self._tokens(recipe.data.train, tokens / "train")
@@ -153,7 +159,7 @@ class GeneratorTask:
         unit = self.recipe.units[int(np.searchsorted(shares, pick, side="right"))]
         if captioning < self.recipe.caption_share:
             return {"caption": self._loss(batch, unit, shuffle, captioning=True)}
-        loss = self._loss(batch, unit, shuffle, captioning=False, noise=self.recipe.code_noise)
+        loss = self._loss(batch, unit, shuffle, captioning=False, training=True)
         self.metrics[f"loss_{unit.name}"] = float(loss.detach())
         return {"image": loss}
 
@@ -207,9 +213,10 @@ class GeneratorTask:
         return grid(images, columns=len(prompts), labels=labels, scale=2)
 
     def remarks(self) -> list[str]:
-        """The pictures that could not be encoded, if there were any."""
+        """The pictures that could not be encoded, or not whole, if there were any."""
         splits = [self.train_set, *([self.val_set] if self.val_set else [])]
-        return [split.report() for split in splits if split.bad]
+        bad = [split.report() for split in splits if split.bad]
+        return bad + [line for split in splits if (line := split.cropping())]
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the whole pipeline."""
@@ -235,10 +242,12 @@ class GeneratorTask:
         shuffle: int,
         *,
         captioning: bool,
-        noise: float = 0.0,
+        training: bool = False,
         model: UnifiedModel | None = None,
     ) -> Tensor:
         model = model or self.model
+        if training and unit.order == "random":
+            unit = _unit_of_an_edit(unit, self.train_set.grid, shuffle, self.recipe.edit_share)
         plan = plan_for(unit, self.train_set.grid, seed=shuffle)
         codes = to_slots(plan.schedule, batch["codes"])
         length = self.recipe.text.max_length
@@ -248,7 +257,8 @@ class GeneratorTask:
         ids, valid = ids.to(codes.device), valid.to(codes.device)
         if captioning:
             return model.image_to_text_loss(codes, plan, unit.name, ids, valid)
-        shown = with_wrong_codes(codes, noise) if noise else None
+        noise = self.recipe.code_noise
+        shown = with_wrong_codes(codes, noise) if training and noise else None
         return model.text_to_image_loss(ids, valid, codes, plan, unit.name, shown)
 
     def _tokens(self, place: str, folder: Path) -> TokenDataset:
@@ -295,6 +305,22 @@ def with_wrong_codes(codes: Tensor, most: float) -> Tensor:
     share = torch.rand(len(codes), 1, device=codes.device) * most
     wrong = torch.rand(codes.shape, device=codes.device) < share
     return torch.where(wrong, codes.roll(1, 0), codes)
+
+
+def _unit_of_an_edit(unit: Unit, grid: Grid, seed: int, share: float) -> Unit:
+    """For a `share` of the seeds: the unit with some sites kept, around a box or here and there."""
+    draw = np.random.default_rng((seed, 11))
+    if draw.random() >= share:
+        return unit
+    kept = torch.ones(grid, dtype=torch.bool)
+    if draw.random() < 0.5:
+        ends = (sorted(draw.choice(size + 1, 2, replace=False)) for size in grid)
+        kept[tuple(slice(int(a), int(b)) for a, b in ends)] = False
+    else:
+        kept = torch.from_numpy(draw.random(grid) < draw.random())
+    if not kept.any() or kept.all():
+        return unit
+    return replace(unit, order=kept_order(kept, seed))
 
 
 def _trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from mmgen.errors import ConfigError
 from mmgen.models.plan import NONE, PREFIX, Input, compile_plan, visible
 from mmgen.models.schedule import make_schedule
+from mmgen.models.spellings import kept_order
 
 SHARED = Path(os.environ.get("MMGEN_SHARED", Path(__file__).parents[2] / "../shared"))
 quick = settings(max_examples=60, deadline=None)
@@ -40,6 +41,9 @@ def plans(draw, predictions=("shift", "hybrid", "given", "neighbors", "self")):
         f"subsample:{pick(range(1, min(h, w) + 1))}",
         f"random:{pick(range(9))}:{pick(range(1, n + 1))}",
     ]
+    if n > 1:
+        kept = torch.arange(n).view(grid) % (n - pick(range(n - 1))) == 0
+        uneven.append(kept_order(kept, pick(range(9))))
     if h == w:
         uneven.append("scale:" + ",".join(map(str, sorted({1, max(1, h - 1), h}))))
     prediction = draw(st.sampled_from(predictions))

@@ -21,6 +21,7 @@ from mmgen.models.schedule import (
     to_slots,
     unit_order,
 )
+from mmgen.models.spellings import kept_order
 
 SHARED = Path(os.environ.get("MMGEN_SHARED", Path(__file__).parents[2] / "../shared"))
 quick = settings(max_examples=60, deadline=None)
@@ -33,6 +34,15 @@ def divisors(n):
 @st.composite
 def grids(draw):
     return draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
+
+
+@st.composite
+def masks(draw, grid):
+    """Some sites of a grid of two or more, not none and not all."""
+    t, h, w = grid
+    bits = draw(st.lists(st.booleans(), min_size=t * h * w, max_size=t * h * w))
+    bits[0], bits[-1] = True, False
+    return torch.tensor(draw(st.permutations(bits))).view(grid)
 
 
 @st.composite
@@ -52,6 +62,8 @@ def orders(draw, grid, scale=False):
         "subsample": lambda: f"subsample:{draw(st.integers(1, min(h, w)))}",
         "random": lambda: f"random:{draw(st.integers(0, 99))}:{draw(st.integers(1, n))}",
     }
+    if n > 1:
+        kinds["kept"] = lambda: kept_order(draw(masks(grid)), draw(st.integers(0, 99)))
     if scale and h == w:
         kinds["scale"] = lambda: (
             "scale:"
@@ -153,6 +165,21 @@ def test_random_blocks_grow_like_a_cosine(grid, seed, data):
     assert all(b >= a - 1 for a, b in pairwise(sizes))  # rounding takes one at most
 
 
+@quick
+@given(grids().filter(lambda grid: grid != (1, 1, 1)), st.data())
+def test_kept_sites_come_first_and_together(grid, data):
+    mask = data.draw(masks(grid))
+    seed, blocks = data.draw(st.integers(0, 99)), data.draw(st.integers(1, int((~mask).sum())))
+    schedule = make_schedule(kept_order(mask, seed, blocks), grid)
+    kept = mask.flatten().nonzero().squeeze(1)
+    assert schedule.blocks == 1 + blocks and schedule.sizes[0] == len(kept)
+    assert torch.equal(schedule.site[: len(kept)], kept)
+    others = make_schedule(f"random:{seed}:{blocks}", (1, 1, int((~mask).sum())))
+    left = (~mask).flatten().nonzero().squeeze(1)
+    assert torch.equal(schedule.site[len(kept) :], left[others.site])
+    assert schedule.sizes[1:] == others.sizes
+
+
 def test_random_is_a_fixed_function_of_its_seed():
     site = make_schedule("random:3:4", (1, 3, 3)).site.tolist()
     assert site == [0, 4, 7, 1, 5, 6, 3, 8, 2]
@@ -243,6 +270,14 @@ def test_entities_of_xar(name, order):
         ("random:1", "'random:seed:n'"),
         ("random:1:65", "n can be 1 to 64."),
         ("random:1:0", "'random:seed:n'"),
+        ("kept", "a mask of 16 hexadecimal digits, a bit for each of the 64 sites"),
+        ("kept:ff:1:1", "a mask of 16 hexadecimal digits"),
+        ("kept:00000000000000F0:1:1", "a mask of 16 hexadecimal digits"),
+        ("kept:00000000000000f0:1", "'kept:mask:seed:n'"),
+        ("kept:00000000000000f0:1:0", "'kept:mask:seed:n'"),
+        ("kept:00000000000000f0:1:61", "keeps 4 of the 64 sites"),
+        ("kept:0000000000000000:1:1", "keep one or more"),
+        ("kept:ffffffffffffffff:1:1", "leave one for each block"),
         ("scale", "'scale:s1,s2,...'"),
         ("scale:1,,8", "'scale:s1,s2,...'"),
         ("scale:1,2,4", "end with the grid's 8, as in 'scale:1,2,4,8'."),
@@ -292,6 +327,7 @@ def test_units_and_default_predictions():
         "block:1x2x2": "self",
         "subsample:2": "self",
         "random:0:4": "self",
+        "kept:f0:0:1": "self",
         "scale:1,2": "self",
         "whole": "self",
     }

@@ -121,7 +121,8 @@ def test_units_and_directions_are_drawn_by_weight_from_the_step(
     task = GeneratorTask(generator_recipe(pictures, vision, tmp_path))
     seen: list[tuple[str, int, bool]] = []
 
-    def loss(batch, unit, shuffle, *, captioning):  # type: ignore[no-untyped-def]
+    def loss(batch, unit, shuffle, *, captioning, training=False):  # type: ignore[no-untyped-def]
+        assert training != captioning
         seen.append((unit.name, shuffle, captioning))
         return torch.zeros(())
 
