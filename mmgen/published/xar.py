@@ -124,6 +124,11 @@ def configuration(
     """
     if min(options.img_size, options.vae_stride) < 1:
         raise ConfigError("img_size and vae_stride must be 1 or more.")
+    if not 0 < options.mlp_ratio <= 1024:
+        raise ConfigError(f"mlp_ratio must be above 0 and at most 1024, not {options.mlp_ratio}.")
+    for name in ("label_drop_prob", "proj_dropout"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(options, name)}.")
     side, across = options.img_size // options.vae_stride, math.isqrt(max(0, options.clusters))
     if across < 1 or across**2 != options.clusters or side % across:
         raise ConfigError(
