@@ -140,6 +140,7 @@ def build(
     kind: type[ConditionalModel] = ConditionalModel,
 ) -> ConditionalModel:
     """The network with its weights, on the device of the tensors; no random numbers are drawn."""
+    keymap.refuse_halves(tensors, ("w1", "w3"), where)
     device = next(iter(tensors.values())).device
     with torch.device("meta"):
         network = kind(config)

@@ -44,6 +44,7 @@ IGNORED = frozenset(
         *("multiple_of", "ffn_dim_multiplier", "max_batch_size"),
     }
 )
+TASKS = {"c2i": "class-conditional generator", "t2i": "text-to-image generator"}
 LABEL, CAPTION = "cls_embedding.embedding_table.weight", "cls_embedding.uncond_embedding"
 CONDITION = {
     "c2i": {LABEL},
@@ -172,7 +173,15 @@ def without_stale(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_transformer(shapes: Shapes, task: str, heads: frozenset[str]) -> bool:
-    """Whether a file holds blocks, the condition of `task` and these heads, and nothing else."""
-    rest = {key for key in shapes if not BLOCK_KEY.fullmatch(key)} - {STALE}
-    blocks = "layers.0.attention.wqkv.weight" in shapes
-    return blocks and rest == {"tok_embeddings.weight"} | CONDITION[task] | heads
+    """Whether a file holds blocks, the condition of `task` and these heads, and no other heads."""
+    own = {key.partition("_")[0] for key in heads}
+    others = {"abs", "medusa"} - own
+    return needed_by(task, heads) <= set(shapes) and not any(
+        key.partition("_")[0] in others for key in shapes
+    )
+
+
+def needed_by(task: str, heads: frozenset[str]) -> frozenset[str]:
+    """Keys of every file of `task` with these heads."""
+    blocks = {"tok_embeddings.weight", "layers.0.attention.wqkv.weight"}
+    return heads | CONDITION[task] | blocks

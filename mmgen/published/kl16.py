@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.published.keymap import load, rename
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     nominal_levels,
@@ -85,15 +85,27 @@ def convert_tokenizer(
     renamed = rename(tensors, taming_rules(tensors), where)
     network = ConvTokenizer(tokenizer_config(renamed, given, where)).eval()
     load(network, renamed, where)
-    return Converted("vision", network, image_size=256)
+    return Converted(
+        "vision",
+        network,
+        image_size=256,
+        assumed=assumed(given, options, ("num_groups", "latent_scale")),
+    )
+
+
+NEEDED = frozenset(
+    {
+        *("encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"),
+        *("quant_conv.weight", "post_quant_conv.weight"),
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of VQGAN's network around a posterior: no codebook."""
-    needed = {"encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"}
     into, out = shapes.get("quant_conv.weight", ()), shapes.get("post_quant_conv.weight", ())
     kl = len(into) == len(out) == 4 and into[0] == 2 * out[1]
-    return kl and needed <= set(shapes) and not any(key.startswith("quantize.") for key in shapes)
+    return kl and set(shapes) >= NEEDED and not any(key.startswith("quantize.") for key in shapes)
 
 
 PARTS = (
@@ -105,5 +117,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

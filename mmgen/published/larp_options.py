@@ -94,6 +94,8 @@ class LarpOptions:
     decoder_depth: int = 12
 
 
+# What no tensor tells.
+ASSUMED = ("frame_num", "encoder_num_heads", "decoder_num_heads", "latent_pe_scale_factor")
 PRESETS: dict[str, dict[str, Any]] = {"LARP-L-long": {}}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.published.keymap import Rules, load, rename
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     WORDS,
@@ -102,7 +102,17 @@ def convert_tokenizer(
     renamed = rename(tensors, RULES, where)
     network = ConvTokenizer(tokenizer_config(renamed, options, where)).eval()
     load(network, renamed, where)
-    return Converted("vision", network, image_size=256)
+    return Converted(
+        "vision", network, 256, assumed=assumed(VQOptions(), options, ("codebook_l2_norm",))
+    )
+
+
+NEEDED = frozenset(
+    {
+        *(f"{side}.conv_blocks.0.res.0.conv1.weight" for side in ("encoder", "decoder")),
+        *("encoder.mid.0.conv1.weight", "quantize.embedding.weight"),
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
@@ -119,5 +129,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

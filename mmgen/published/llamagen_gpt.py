@@ -16,10 +16,12 @@ from mmgen.published.gpt_images import (
     HEAD,
     RULES,
     SIZES,
+    TASKS,
     Options,
     image_config,
     image_size,
     is_transformer,
+    needed_by,
     read,
     size_notes,
     without_stale,
@@ -64,6 +66,7 @@ PARTS = tuple(
         recognise=partial(is_transformer, task=task, heads=HEAD),
         convert=convert,
         component="transformer",
+        needed=needed_by(task, HEAD),
     )
-    for task, name in (("c2i", "class-conditional generator"), ("t2i", "text-to-image generator"))
+    for task, name in TASKS.items()
 )

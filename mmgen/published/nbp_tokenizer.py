@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.published import keymap
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
@@ -63,7 +63,12 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     with next(iter(own.values())).device:
         network = CausalVideoTokenizer(config)
     keymap.load(network, keymap.rename(own, rules(config), where), where)
-    return Converted("vision", network.eval(), read.image_size)
+    return Converted(
+        "vision",
+        network.eval(),
+        read.image_size,
+        assumed=assumed(read, options, ("image_size", "fsq_levels", "group_norm_groups")),
+    )
 
 
 def network_config(
@@ -160,7 +165,8 @@ def recognise_nested(shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 
 def _first_keys(prefix: str) -> set[str]:
-    return {f"{prefix}encoder_layers.0.conv.weight", f"{prefix}encoder_layers.1.fn.1.beta"}
+    names = ("encoder_layers.0.conv.weight", "encoder_layers.1.fn.1.beta")
+    return {prefix + name for name in (*names, "decoder_layers.0.conv.weight")}
 
 
 PARTS = tuple(
@@ -173,6 +179,7 @@ PARTS = tuple(
         convert=convert,
         component="vision",
         embedded=embedded,
+        needed=frozenset() if embedded else frozenset(_first_keys("")),
     )
     for name, known, embedded in (
         ("video tokenizer", recognise, False),

@@ -109,10 +109,17 @@ def convert_tokenizer(
     return Converted("vision", network, image_size=256, notes=notes)
 
 
+NEEDED = frozenset(
+    {
+        *("encoder.mid_block.0.conv1.weight", "decoder.mid_block.0.conv1.weight"),
+        "decoder.adaptive.0.gamma.weight",
+    }
+)
+
+
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of the picture tokenizer; that of clips has other ones."""
-    needed = {"encoder.mid_block.0.conv1.weight", "decoder.adaptive.0.gamma.weight"}
-    return needed <= set(shapes)
+    return set(shapes) >= NEEDED
 
 
 PARTS = (
@@ -124,5 +131,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

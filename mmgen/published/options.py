@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class UnknownOptions(ConfigError):
+    """Options under names that a component does not have.
+
+    Args:
+        where: what to call the component in messages.
+        names: the ones that are not known.
+        known: what would have been.
+    """
+
+    def __init__(self, where: str, names: Sequence[str], known: Sequence[str]) -> None:
+        super().__init__(f"{where} has no option '{names[0]}'{suggestion(names[0], known)}")
+        self.names = names
+        self.known = known
+
+
 def official(
     kind: type[T], options: Mapping[str, Any], where: str, ignored: Collection[str] = ()
 ) -> T:
@@ -30,13 +46,12 @@ def official(
         ignored: official names that do not matter for inference, such as dropout rates.
 
     Raises:
-        ConfigError: an unknown name (with a suggestion), or a value of another type.
+        ConfigError: a value of another type; `UnknownOptions` with a suggestion.
     """
     known = [field.name for field in fields(kind) if field.init]  # type: ignore[arg-type]
-    for name in options:
-        if name not in known and name not in ignored:
-            hint = suggestion(str(name), [*known, *ignored])
-            raise ConfigError(f"{where} has no option '{name}'{hint}")
+    unknown = [str(name) for name in options if name not in known and name not in ignored]
+    if unknown:
+        raise UnknownOptions(where, unknown, [*known, *ignored])
     kept = {name: value for name, value in options.items() if name in known}
     return from_dict(kind, kept, f"options of {where}")
 
@@ -82,17 +97,37 @@ def refuse_other_ranks(tensors: Mapping[str, Tensor], ranks: Mapping[str, int], 
 def read_options(file: Path | None, words: Collection[str]) -> dict[str, Any]:
     """Options of a command line: a JSON file, then `key=value` words over it.
 
+    The file holds the official names, or a whole reference case, of which they are the `config`.
+
     Raises:
         UserError: the file is not a JSON mapping, or a word is not `key=value`.
     """
     from mmgen.train.recipe import override
 
     data = {} if file is None else read_json(file)
+    if isinstance(data, dict) and isinstance(data.get("system"), str):
+        data = data.get("config")  # a reference case, which describes more than the configuration
     if not isinstance(data, dict):
         raise ConfigError(f"{file} must hold a mapping of option names to values.")
     for word in words:
         data = override(data, word)
     return data
+
+
+def assumed(given: Any, told: Collection[str], names: Collection[str]) -> dict[str, Any]:
+    """Options that nobody told, with the value that they are taken to have.
+
+    Args:
+        given: the dataclass of the options.
+        told: names of those that the user or the tensors told.
+        names: those that change what the network does.
+    """
+    return {name: getattr(given, name) for name in names if name not in told}
+
+
+def spelled(value: Any) -> str:
+    """A value as it is written behind `key=` on the command line."""
+    return json.dumps(value) if isinstance(value, (list, tuple, bool)) else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -10,9 +10,15 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.models.velocity import VelocityConfig
-from mmgen.published.keymap import rename
+from mmgen.published.keymap import refuse_halves, rename
 
 STACKS = ("encoder", "decoder")  # in series, both see every row
+NEEDED = frozenset(
+    {
+        *("encoder_blocks.0.ada_lin.1.weight", "decoder_blocks.0.mlp.fc1_g.weight"),
+        *("z_proj_ln.weight", "time_embed.mlp.0.weight"),
+    }
+)
 
 
 def _in_stack(name: str) -> Callable[[re.Match[str]], str]:
@@ -63,6 +69,7 @@ def our_tensors(
 
 def _fused(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Both inner layers of an MLP as one, the gate first."""
+    refuse_halves(tensors, ("fc1_g", "fc1_x"), where)
     fused = {}
     for key, tensor in tensors.items():
         gate, value = key.replace("fc1_x", "fc1_g"), key.replace("fc1_g", "fc1_x")
