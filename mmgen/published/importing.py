@@ -26,7 +26,7 @@ from mmgen.pipeline_folder import (
 )
 from mmgen.published.catalogue import SYSTEMS, refuse_system, tokenizers_for
 from mmgen.published.matching import Match, match
-from mmgen.published.options import UnknownOptions, spelled
+from mmgen.published.options import UnknownOptions, refuse_absurd, spelled
 from mmgen.published.reading import read_checkpoint
 from mmgen.published.systems import Converted, Part, parts
 
@@ -88,6 +88,7 @@ def convert_all(matches: Sequence[Match], options: Mapping[str, Any]) -> list[Co
         UnknownOptions: no component knows one.
         UserError: a file or an option does not fit.
     """
+    refuse_absurd(options)
     components = [found.part.component for found in matches]
     own = {k: v for k, v in options.items() if k in components and isinstance(v, Mapping)}
     free = {name: value for name, value in options.items() if name not in own}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+LARGEST = 2**31  # of any size among the options
 
 
 class UnknownOptions(ConfigError):
@@ -54,6 +55,27 @@ def official(
         raise UnknownOptions(where, unknown, [*known, *ignored])
     kept = {name: value for name, value in options.items() if name in known}
     return from_dict(kind, kept, f"options of {where}")
+
+
+def refuse_absurd(options: Any, name: str = "") -> None:
+    """Refuse numbers that no network has: infinite, or as large as a petabyte of weights.
+
+    Args:
+        options: a mapping, with what is nested in it.
+        name: where it lies, dotted.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            refuse_absurd(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(options, (list, tuple)):
+        for value in options:
+            refuse_absurd(value, name)
+    elif isinstance(options, (int, float)) and not abs(options) < LARGEST:
+        said = str(options) if isinstance(options, float) else f"{float(str(options)[:300]):g}"
+        raise ConfigError(f"{name} cannot be {said}; give the value that it was trained with.")
 
 
 def refuse_contradictions(options: Any, told: Mapping[str, Any], where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.published.keymap import load
-from mmgen.published.options import official
+from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.tokenizers_vis.unclip import Schedule, UnclipConditioner, UnclipConfig
 
@@ -28,7 +28,9 @@ PRESETS: dict[str, dict[str, Any]] = {"stable-diffusion-2-1-unclip": {"embedding
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """Make a conditioner of the normalizer's file; see `Part.convert`."""
-    said = official(UnclipOptions, {"embedding_dim": tensors["mean"].shape[-1], **options}, where)
+    told = {"embedding_dim": tensors["mean"].shape[-1]}
+    said = official(UnclipOptions, {**told, **options}, where)
+    refuse_contradictions(options, told, where)
     config = UnclipConfig(said.embedding_dim, said.num_train_timesteps, said.beta_schedule)
     network = UnclipConditioner(config).eval()
     load(network, tensors, where)

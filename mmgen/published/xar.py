@@ -126,8 +126,10 @@ def configuration(
         ConfigError: sizes below 1, or a number of clusters that does not cut the latent into square
             cells.
     """
-    if min(options.img_size, options.vae_stride) < 1:
-        raise ConfigError("img_size and vae_stride must be 1 or more.")
+    if min(options.img_size, options.vae_stride) < 1 or options.mlp_ratio <= 0:
+        raise ConfigError("img_size and vae_stride must be 1 or more, and mlp_ratio above 0.")
+    if not 0 <= options.proj_dropout <= 1:
+        raise ConfigError(f"proj_dropout must be from 0 to 1, not {options.proj_dropout}.")
     side, across = options.img_size // options.vae_stride, math.isqrt(max(0, options.clusters))
     if across < 1 or across**2 != options.clusters or side % across:
         raise ConfigError(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from fake_systems import PARTS, generator, official_weights, save, tokenizer
 from safetensors.torch import save_file
+from small_cases import small_case
 
 from mmgen.components import load_component
 from mmgen.errors import CheckpointError, ConfigError, UserError
@@ -307,3 +308,29 @@ def test_sources_survive_saving(vq: Path, tmp_path: Path) -> None:
 def test_an_unnamed_option_of_a_mapping_is_not_a_component(vq: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no option 'visoin'"):
         run("apple", [vq], tmp_path / "out", visoin={"ch": 8})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("nbp-ntp-tiny", {"latent_grid": [2, 3, 3]}, 24),  # 8 pixels a token
+        ("nbp-ntp-tiny", {}, 128),  # as published
+        ("larp-tokenizer-tiny", {}, 16),
+        ("llamagen-c2i-tiny", {}, 64),  # 16 pixels a token
+    ],
+)
+def test_the_size_of_pictures_is_that_of_their_tokens(
+    name: str, options: dict[str, Any], size: int, tmp_path: Path
+) -> None:
+    case = small_case(name)
+    path = tmp_path / "x.safetensors"
+    save_file(case.checkpoint.tensors, path)
+    import_files(case.system, [path], {**case.config, **options}, tmp_path / "out")
+    assert read_info(tmp_path / "out").image_size == size
+
+
+def test_a_clip_has_the_size_that_its_tokenizer_makes_of_its_grid() -> None:
+    video, drawing = Converted("vision", tokenizer(), 16), generator()
+    drawing.config = replace(drawing.config, grid=(2, 5, 5))
+    drawn = Converted("transformer", drawing)
+    assert importing._image_size([video, drawn]) == 20
