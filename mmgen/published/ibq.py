@@ -73,7 +73,7 @@ def tokenizer_config(
     """
     found = sizes(tensors, where)
     codes, channels = shape_of(tensors, "quantizer.codebook", where)
-    refuse_other_networks(given.ddconfig, found, where)
+    refuse_other_networks(given.ddconfig, tensors, found, where)
     refuse_contradictions(given, {"n_embed": codes, "embed_dim": channels}, where)
     quantizer = IBQConfig(
         codebook_size=codes,

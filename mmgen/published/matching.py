@@ -165,13 +165,18 @@ def _nearly(checkpoint: Checkpoint, own: Sequence[Part]) -> CheckpointError | No
 
 
 def _strays(part: Part, shapes: Shapes) -> list[str]:
-    """The keys without which a file would be the part; at most a tenth of all, or one."""
+    """The keys without which a file would be the part; at most a fifth of all, or one."""
     for key in shapes:
         if part.recognise({other: shape for other, shape in shapes.items() if other != key}):
             return [key]
     groups: dict[str, list[str]] = {}
     for key in shapes:
         groups.setdefault(key.partition(".")[0], []).append(key)
-    small = [key for keys in groups.values() if 10 * len(keys) <= len(shapes) for key in keys]
+    small = [
+        key
+        for keys in groups.values()
+        for key in keys
+        if 5 * len(keys) <= len(shapes) and key not in part.needed
+    ]
     rest = {key: shape for key, shape in shapes.items() if key not in small}
-    return small if 10 * len(small) <= len(shapes) and part.recognise(rest) else []
+    return small if 5 * len(small) <= len(shapes) and part.recognise(rest) else []

@@ -23,11 +23,13 @@ from mmgen.published import keymap
 from mmgen.published.gpt_blocks import build
 from mmgen.published.nbp_options import (
     ASSUMED,
+    GRID,
     PRESETS,
     TRAINING,
     Shapes,
     TransformerOptions,
     complete,
+    grid_notes,
     recorded,
 )
 from mmgen.published.options import assumed, official, refuse_other_ranks
@@ -72,8 +74,9 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     return Converted(
         "transformer",
         network,
-        STRIDE * read.latent_grid[1],
+        STRIDE * config.grid[1],
         sampling,
+        notes=grid_notes(read),
         assumed=assumed(read, options, ASSUMED),
     )
 
@@ -101,7 +104,7 @@ def network_config(options: TransformerOptions) -> ConditionalConfig:
         ),
         condition=_condition(options),
         codebook_size=options.first_stage_vocab_size,
-        grid=options.latent_grid,
+        grid=options.latent_grid or GRID,
         units=(Unit("block", f"run:{block}", "shift", start=start),),
         taps=(Tap(ANY, layers),),
         positions="order",

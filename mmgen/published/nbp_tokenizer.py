@@ -119,7 +119,7 @@ def rules(config: CausalVideoTokenizerConfig) -> keymap.Rules:
         side, index, leaf = match[1], int(match[2]), match[3]
         names = layers[side]
         name = names[index] if index < len(names) else f"layer {index}"
-        inner = re.sub(r"^(?:residual_)?fn\.\d", lambda part: _UNIT[part[0]], leaf)
+        inner = re.sub(r"^(?:residual_)?fn\.\d", lambda part: _UNIT.get(part[0], part[0]), leaf)
         return f"{side}.{name}.{inner}"
 
     return (

@@ -85,7 +85,7 @@ def tokenizer_config(
     """
     found = sizes(tensors, where)
     bits = found["z_channels"]
-    refuse_other_networks(given.ddconfig, found, where)
+    refuse_other_networks(given.ddconfig, tensors, found, where)
     refuse_contradictions(given, {"n_embed": 2**bits, "embed_dim": bits}, where)
     quantizer = LFQConfig(
         channels=bits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product, zip_longest
@@ -65,9 +66,11 @@ class Renamed(dict[str, Tensor]):
 
     def _ours(self, key: str) -> str | None:
         name: str | None = key
-        for rules in self._rules:
-            name = None if name is None else ruled(name, rules)[1]
-        return name
+        with contextlib.suppress(LookupError, ValueError):  # rules know no made-up keys
+            for rules in self._rules:
+                name = None if name is None else ruled(name, rules)[1]
+            return name
+        return None
 
 
 def _unlike(own: list[str], words: list[str]) -> int:

@@ -132,19 +132,32 @@ class DDConfig:
     z_channels: int | None = None
     attn_resolutions: tuple[int, ...] | None = None
     resolution: int | None = None
-    in_channels: int = 3
-    out_ch: int = 3
-    double_z: bool = False
-    dropout: float = 0.0
+    in_channels: int | None = None
+    out_ch: int | None = None
+    double_z: bool | None = None
+    dropout: float = 0.0  # of training
 
 
-def refuse_other_networks(options: DDConfig, found: Mapping[str, Any], where: str) -> None:
+def refuse_other_networks(
+    options: DDConfig, tensors: Mapping[str, Tensor], found: Mapping[str, Any], where: str
+) -> None:
     """Refuse `ddconfig` options that contradict the tensors.
 
+    Args:
+        options: what the user said.
+        tensors: by our names.
+        found: of `sizes`.
+        where: what to call the file in messages.
+
     Raises:
-        CheckpointError: names the first one.
+        UserError: names the first one.
     """
-    refuse_contradictions(options, official_sizes(found), where)
+    said = official_sizes(found) | {
+        "in_channels": shape_of(tensors, "encoder.conv_in.weight", where)[1],
+        "out_ch": shape_of(tensors, "decoder.conv_out.weight", where)[0],
+        "double_z": shape_of(tensors, "encoder.conv_out.weight", where)[0] != found["z_channels"],
+    }
+    refuse_contradictions(options, said, where)
     if options.resolution is not None and options.attn_resolutions is not None:
         levels = len(found["widths"])
         nominal = nominal_levels(options.resolution, options.attn_resolutions, levels)
