@@ -15,6 +15,7 @@ from mmgen.published import keymap
 from mmgen.published.building import build
 from mmgen.published.larp_options import ASSUMED, LarpOptions, read_options, recorded
 from mmgen.published.options import assumed
+from mmgen.published.renamed import Target
 from mmgen.published.systems import Converted, Part
 from mmgen.tokenizers_vis.larp import LarpConfig, LarpTokenizer
 from mmgen.tokenizers_vis.quantizers import VQConfig
@@ -22,7 +23,7 @@ from mmgen.tokenizers_vis.vit import ViTConfig
 
 __all__ = ["PARTS", "convert", "tokenizer_config"]
 
-RULES: tuple[tuple[str, keymap.Target], ...] = (
+RULES: tuple[tuple[str, Target], ...] = (
     (r"x_embedder\.proj\.(weight|bias)", r"patchify.\1"),
     (r"encoder_latent_query_embed", "encoder_queries"),
     # Tables are kept as the file has them, fixed or learned.

@@ -33,12 +33,13 @@ from mmgen.published.nbp_options import (
     recorded,
 )
 from mmgen.published.options import assumed, official, refuse_other_ranks
+from mmgen.published.renamed import Target
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.published.ucf101 import WORDS, class_texts
 
 __all__ = ["PARTS", "PRESETS", "convert", "network_config", "shift_of"]
 
-RULES: tuple[tuple[str, keymap.Target], ...] = (
+RULES: tuple[tuple[str, Target], ...] = (
     (r"tok_emb\.weight", "code_embedding.weight"),
     (r"pos_emb", "places.weight"),
     (r"uncond_embedding", "condition.null_rows"),
