@@ -194,13 +194,17 @@ def _info(name: str, converted: Sequence[Converted], sources: Sequence[Source]) 
 
 
 def _image_size(converted: Sequence[Converted]) -> int | None:
-    """Pixels a side: what draws says it, for clips its grid and the tokenizer; None: nobody."""
+    """Pixels a side: the grid of codes and the tokenizer, else what draws says; None: nobody."""
     found = {one.component: one for one in converted if one.image_size}
     networks: dict[str, Any] = {one.component: one.network for one in converted}
     vision, transformer = found.get("vision"), found.get("transformer")
-    if vision and "transformer" in networks and is_clip(networks["transformer"]):
-        stride = stride_of(vision.network)
-        return stride * networks["transformer"].config.grid[1] if stride else vision.image_size
+    if vision and "transformer" in networks:
+        # Whatever draws codes knows their grid alone, not the pixels of a code.
+        draws, stride = networks["transformer"], stride_of(vision.network)
+        if stride and (is_clip(draws) or networks["vision"].codebook_size):
+            return stride * int(draws.config.grid[1])
+        if is_clip(draws):
+            return vision.image_size
     told = transformer or vision or next(iter(found.values()), None)
     return told.image_size if told else None
 
