@@ -33,7 +33,7 @@ def diffusers(
 
     from mmgen.components import load_component
     from mmgen.published.diffusers_kl_export import export
-    from mmgen.published.importing import refuse_taken
+    from mmgen.pipeline_folder import refuse_taken
 
     refuse_taken(out)
     export(load_component(folder), out, str(folder))
