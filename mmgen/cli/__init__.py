@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from mmgen.cli import bench, data, doctor, importing, models, orders, sample, tokenizer, train
+from mmgen.cli import (
+    bench,
+    caption,
+    data,
+    doctor,
+    edit,
+    importing,
+    models,
+    orders,
+    replay,
+    sample,
+    score,
+    tokenizer,
+    train,
+)
 from mmgen.errors import UserError
 
 app = typer.Typer(
@@ -19,6 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sample")(sample.sample)
+app.command("edit")(edit.edit)
+app.command("caption")(caption.caption)
+app.command("score")(score.score)
+app.command("replay")(replay.replay)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.cli.places import is_picture_file
+from mmgen.recipes import subject_of
+from mmgen.sheets import enlarged, sheet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,9 +28,9 @@ def write(output: PipelineOutput, out: Path | None, scale: int) -> list[Path]:
     """
     recipes = [{**recipe, "scale": scale} for recipe in output.recipes]
     if output.frames:
-        clips = [[_enlarged(frame, scale) for frame in clip] for clip in output.frames]
+        clips = [[enlarged(frame, scale) for frame in clip] for clip in output.frames]
         return _write_clips(clips, out, recipes)
-    return _write_pictures([_enlarged(image, scale) for image in output.images], out, recipes)
+    return _write_pictures([enlarged(image, scale) for image in output.images], out, recipes)
 
 
 def _write_clips(
@@ -36,7 +38,7 @@ def _write_clips(
 ) -> list[Path]:
     from mmgen.sample.pictures import CLIP_ENDINGS, save_clip
 
-    _, files = _names(out, [_subject(recipe) for recipe in recipes], CLIP_ENDINGS[0])
+    _, files = _names(out, [subject_of(recipe) for recipe in recipes], CLIP_ENDINGS[0])
     for frames, recipe, path in zip(clips, recipes, files):
         save_clip(frames, path, recipe)
     return files
@@ -45,29 +47,15 @@ def _write_clips(
 def _write_pictures(
     images: list[Image.Image], out: Path | None, recipes: list[dict[str, Any]]
 ) -> list[Path]:
-    from mmgen.sample.pictures import grid, save_picture
+    from mmgen.sample.pictures import save_picture
 
-    sheet, singles = _names(out, [_subject(recipe) for recipe in recipes], ".png")
+    together, singles = _names(out, [subject_of(recipe) for recipe in recipes], ".png")
     for image, recipe, path in zip(images, recipes, singles):
         save_picture(image, path, recipe)
     if len(images) == 1:
         return singles
-    labels = [f"{_subject(recipe)} ({recipe['seed']})" for recipe in recipes]
-    save_picture(grid(images, labels=labels), sheet, {"pictures": recipes})
-    return [*singles, sheet]
-
-
-def _enlarged(image: Image.Image, scale: int) -> Image.Image:
-    from PIL import Image
-
-    size = (image.width * scale, image.height * scale)
-    return image if scale == 1 else image.resize(size, Image.Resampling.BICUBIC)
-
-
-def _subject(recipe: dict[str, Any]) -> str:
-    """What a picture shows, in words."""
-    named = recipe.get("prompt", recipe.get("frames"))
-    return f"class {recipe['class_label']}" if named is None else str(named)
+    save_picture(sheet(images, recipes), together, {"pictures": recipes})
+    return [*singles, together]
 
 
 def _names(out: Path | None, subjects: list[str], ending: str) -> tuple[Path, list[Path]]:
