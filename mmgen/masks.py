@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mmgen.data.pictures import to_rgb
+from mmgen.data.pictures import PIXEL_LIMIT, to_rgb
 from mmgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,6 +151,11 @@ def _with_margins(picture: Image.Image, sides: Box) -> Canvas:
         )
     left, top, right, bottom = sides
     width, height = picture.width + left + right, picture.height + top + bottom
+    if width * height > PIXEL_LIMIT:
+        raise UserError(
+            f"The picture with margins would be {width}x{height}, more than {PIXEL_LIMIT} pixels; "
+            "make it smaller."
+        )
     if width != height:
         raise UserError(
             f"The picture with margins would be {width}x{height} pixels, and the weights see "

@@ -210,6 +210,7 @@ class Pipeline:
         reproducible: bool = False,
         output_type: OutputType = "pil",
         progress: Callable[[int, int], None] | None = None,
+        watch: Callable[[Step], None] | None = None,
     ) -> PipelineOutput:
         """Draw pictures or clips.
 
@@ -241,6 +242,8 @@ class Pipeline:
                 token, in any batch.
             output_type: "codes" skips the pixel decoder and leaves `images` and `frames` empty.
             progress: called with steps done and steps in all.
+            watch: called with every `Step`; pictures that are not decoded together follow one
+                another, each part beginning with index 1.
 
         Raises:
             UserError: a setting is out of range, the unit or order unknown, or the weights do not
@@ -269,7 +272,7 @@ class Pipeline:
             solver=solver,
             reproducible=reproducible,
         )
-        codes = draw_codes(self, request, progress)
+        codes = draw_codes(self, request, progress, watch)
         output = PipelineOutput([], codes, request.seeds, recipes_of(self, request))
         if output_type == "pil" and self.draws_clips:
             output.frames = self.render_clips(codes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -139,8 +138,3 @@ def _colour(which: int, rgb: list[int]) -> str:
 def _is_one_of(count: int, step: Step) -> bool:
     """Whether a step is one of about so many, evenly chosen, the last one among them."""
     return step.index * count // step.total > (step.index - 1) * count // step.total
-
-
-def terminal_for(preview: bool) -> TextIO | None:
-    """Where a preview goes: standard error, as all that is no result."""
-    return sys.stderr if preview else None
