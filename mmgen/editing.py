@@ -55,7 +55,7 @@ def free_unit(pipe: Pipeline) -> str:
     """
     for unit in pipe.two_way()[1].config.units:
         if unit.order == "random" and unit.prediction == "self" and not pipe.draws_clips:
-            return unit.name
+            return str(unit.name)
     raise UserError(
         f"The weights of '{pipe.info.name}' decode in fixed orders only; editing needs a unit that "
         "was trained on order 'random'."

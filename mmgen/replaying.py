@@ -108,7 +108,7 @@ def _drawn(
     else:
         if argument == "frames":
             values = _beginnings(pipe, recipes, source)
-        output = pipe(**{argument: values}, **call, seed=seeds, progress=progress)
+        output = pipe(**{**call, argument: values}, seed=seeds, progress=progress)
     return output.frames or [[image] for image in output.images]
 
 

@@ -82,7 +82,8 @@ def _unit(pipe: Pipeline, by: By, name: str | None) -> Unit:
     """The unit asked for, or the one that captions are written from, or pictures drawn by."""
     config = pipe.two_way()[1].config
     usual = pipe.info.sampling.unit if by == "picture" else None
-    return config.unit(name or usual or config.units[0].name)
+    unit: Unit = config.unit(name or usual or config.units[0].name)
+    return unit
 
 
 def _in_parts(pipe: Pipeline, codes: Tensor, texts: list[str], by: By, unit: Unit) -> list[Score]:
