@@ -191,7 +191,7 @@ class Pipeline:
         self,
         prompt: str | list[str] | None = None,
         *,
-        class_labels: int | Sequence[int] | None = None,
+        class_labels: int | Sequence[int] | Tensor | None = None,
         frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
@@ -419,7 +419,7 @@ class Pipeline:
         self,
         prompt: str | list[str] | None = None,
         *,
-        class_labels: int | Sequence[int] | None = None,
+        class_labels: int | Sequence[int] | Tensor | None = None,
         frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
@@ -455,7 +455,7 @@ class Pipeline:
                 "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
             )
         if order is None:  # an order is free to choose its unit
-            unit = unit or self.info.sampling.unit
+            unit = self.info.sampling.unit if unit is None else unit
         chosen, plan = choose_schedule(self.transformer.config, self.grid, unit, order)
         seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
         negative = negative_prompt or ""

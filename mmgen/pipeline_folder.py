@@ -121,12 +121,12 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
     Raises:
         CheckpointError: there is none, or it may not be read.
     """
-    name = str(name_or_folder or DEFAULT)
+    name = DEFAULT if name_or_folder is None else str(name_or_folder)
     names = shipped_pipelines()
     try:
-        if name_or_folder is not None and (Path(name) / PIPELINE_FILE).is_file():
+        if name_or_folder and (Path(name) / PIPELINE_FILE).is_file():
             return Path(name)
-        is_folder = Path(name).is_dir()
+        is_folder = bool(name) and Path(name).is_dir()
     except OSError as error:  # no permission, or a name that no file can have
         raise CheckpointError(f"{name} cannot be read: {error.strerror}.") from None
     if name in names:
@@ -179,6 +179,8 @@ def load_parts(
     from mmgen.models.text_features import TextEncoder
 
     unified = class_of(folder / "transformer") == "UnifiedModel"
+    if text_encoder is not None:
+        _refuse_text_encoder(folder, unified)
     text: TextTokenizer | TextEncoder | None = None
     if unified:
         text = TextTokenizer.from_pretrained(folder / "text")
@@ -188,6 +190,20 @@ def load_parts(
     transformer = load_component(folder / "transformer")
     refuse_strangers(folder, _facts(text, vision, transformer, info))
     return text, vision, transformer
+
+
+def _refuse_text_encoder(folder: Path, unified: bool) -> None:
+    """Refuse a text encoder for weights that take none, before it is looked for anywhere.
+
+    Raises:
+        ConfigError: these weights draw classes or frames, or have a text tokenizer of their own.
+    """
+    config = read_json(folder / "transformer" / "config.json")
+    condition = config.get("condition") if isinstance(config, dict) else None
+    kind = condition.get("kind") if isinstance(condition, dict) else None
+    if kind != "features":
+        why = "bring a text tokenizer of their own" if unified else "read no text of a T5 encoder"
+        raise ConfigError(f"The weights of {folder} {why}; leave the text encoder out.")
 
 
 Fact = tuple[str, int | None, int]  # what it counts, what there is, what the transformer needs

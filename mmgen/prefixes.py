@@ -93,7 +93,8 @@ def part_read(pipe: Pipeline, prompt: str) -> str | None:
     longest: int = pipe.two_way()[1].config.max_text
     if len(pipe.text.ids(prompt, longest + 1)) <= longest:
         return None
-    return pipe.text.decode(pipe.text.ids(prompt, longest))
+    read: str = pipe.text.decode(pipe.text.ids(prompt, longest))
+    return read.rstrip("\ufffd")  # of a letter that was cut in two
 
 
 def prefix_of(pipe: Pipeline, request: Request) -> Prefix:

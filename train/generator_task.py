@@ -123,6 +123,7 @@ class GeneratorTask:
 
     def __init__(self, recipe: GeneratorRecipe) -> None:
         self.recipe, self.metrics = recipe, dict[str, float]()
+        self.renewed: dict[str, Tensor] = {}
         self.vision = ConvTokenizer.from_pretrained(recipe.tokenizer)
         tokens = Path(recipe.tokens or Path(recipe.train.out) / "tokens")
         self.train_set = self._tokens(recipe.data.train, tokens / "train")
@@ -212,9 +213,10 @@ class GeneratorTask:
         return grid(images, columns=len(prompts), labels=labels, scale=2)
 
     def remarks(self) -> list[str]:
-        """The pictures that could not be encoded, if there were any."""
+        """The pictures that could not be encoded, or not whole, if there were any."""
         splits = [self.train_set, *([self.val_set] if self.val_set else [])]
-        return [split.report() for split in splits if split.bad]
+        bad = [split.report() for split in splits if split.bad]
+        return bad + [line for split in splits if (line := split.cropping())]
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the whole pipeline."""

@@ -86,6 +86,8 @@ def edit(
     }
     with progress_of("Drawing") as update:
         picture = picture_at(image)
+        if out is not None and out.exists() and out.samefile(image):
+            raise UserError(f"{out} is the picture that is edited; choose another name for -o.")
         where["mask"] = None if mask is None else picture_at(mask)
         pipe = load(model, threads, device)
         output = pipe.edit(

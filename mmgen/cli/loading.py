@@ -24,7 +24,7 @@ def check_threads(threads: int | None) -> None:
         UserError: it is below 1 or huge.
     """
     if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UserError(f"--threads is {threads}; give 1 to {MOST_THREADS}.")
+        raise UserError(f"--threads is {threads}; give a number from 1 to {MOST_THREADS}.")
 
 
 def load(

@@ -40,10 +40,10 @@ def read_clip(path: str | Path, frames: int, size: int) -> Tensor:
 
 
 def frames_of(path: Path) -> Iterator[Image.Image]:
-    """All frames of a clip, or the one of a picture, as RGB at their own size.
+    """The frames of a clip as RGB, one after the other; see `read_clip`.
 
     Raises:
-        DataError: as in `read_clip`, the moment that a frame is asked for at the latest.
+        DataError: there is no such file, or it cannot be read.
     """
     try:
         if path.is_dir():

@@ -135,6 +135,7 @@ REFUSED: list[tuple[tuple[Any, ...], str]] = [
     (("edit", "in.png", "a cat", "--box", "0,0,9,9", "--steps", 0), "steps is 0, but 4 tokens"),
     (("edit", "in.png", "a cat", "--box", "0,0,9,9", "-n", 0), "number of pictures of each"),
     (("edit", "in.png", "a cat", "--box", "0,0,9,9", "-o", "a.bmp"), "no picture's ending"),
+    (("edit", "in.png", "a", "--box", "0,0,9,9", "-o", "in.png"), "the picture that is edited"),
     (("caption", "no.png"), "There is no file no.png"),
     (("caption", "no.txt"), "it is not a picture"),
     (("caption", "in.png", "-n", 0), "-n is 0; give 1 to 1000"),
