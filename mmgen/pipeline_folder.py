@@ -139,6 +139,18 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
     raise CheckpointError(f"There is no pipeline '{name}'{known}")
 
 
+def tokenizer_folder(model: str) -> Path:
+    """The folder of a visual tokenizer, given as it is or by that of a pipeline, or by its name.
+
+    Raises:
+        CheckpointError: there is no such folder or pipeline.
+    """
+    folder = Path(model)
+    if folder.is_dir() and not (folder / PIPELINE_FILE).is_file():
+        return folder
+    return find_pipeline(model) / "vision"
+
+
 def read_info(folder: Path) -> PipelineInfo:
     """Read `pipeline.json`.
 

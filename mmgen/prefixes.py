@@ -11,7 +11,7 @@ from mmgen.request import Frames
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmgen.models.conditions import Given
+    from mmgen.models.conditions import ClassConfig, Given
     from mmgen.models.decodable import Prefix
     from mmgen.models.text import TextTokenizer
     from mmgen.models.unified import UnifiedModel
@@ -162,10 +162,9 @@ def _given(pipe: Pipeline, request: Request) -> Given:
 
 
 def _refuse_classes(pipe: Pipeline, request: Request) -> None:
-    classes: int = pipe.transformer.config.condition.classes  # type: ignore[union-attr]
-    wrong = [s for s in request.subjects if isinstance(s, int) and not 0 <= s <= classes]
+    condition: ClassConfig = pipe.transformer.config.condition  # type: ignore[union-attr,assignment]
+    classes, null = condition.classes, condition.null
+    wrong = [s for s in request.subjects if isinstance(s, int) and not 0 <= s < classes + null]
     if wrong:
-        raise UserError(
-            f"There is no class {wrong[0]}; give labels from 0 to {classes - 1} ({classes} is no "
-            "class in particular)."
-        )
+        more = f" ({classes} is no class in particular)" if null else ""
+        raise UserError(f"There is no class {wrong[0]}; give labels from 0 to {classes - 1}{more}.")

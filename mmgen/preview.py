@@ -109,7 +109,9 @@ def in_progress(pipe: Pipeline, step: Step) -> list[Image.Image]:
     images = []
     for image in pipe.render(step.codes):
         decided = np.asarray(done.resize(image.size, Image.Resampling.NEAREST))[..., None]
-        images.append(Image.fromarray(np.where(decided, np.asarray(image), UNDECIDED).astype(np.uint8)))
+        images.append(
+            Image.fromarray(np.where(decided, np.asarray(image), UNDECIDED).astype(np.uint8))
+        )
     return images
 
 

@@ -22,6 +22,7 @@ from mmgen.saving import Saved
 from mmgen.tokenizers_vis.protocol import Codes, Quantized
 from mmgen.tokenizers_vis.quantizers import VQConfig, build_quantizer
 from mmgen.tokenizers_vis.vit import ViT, ViTConfig
+from mmgen.waves import angles
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,8 @@ class LarpTokenizer(nn.Module, Saved):
 
 def sine_table(places: Tensor, width: int, base: float = 10000.0) -> Tensor:
     """Sines then cosines of `place * base ** (-k / (width / 2))`: (R,) to (R, width) float64."""
-    half = width // 2
-    steps = base ** (-torch.arange(half, dtype=torch.float64) / half)
-    angles = places.double()[:, None] * steps
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    angle = angles(places.double(), width // 2, base)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def clip_places(grid: tuple[int, int, int], width: int) -> Tensor:

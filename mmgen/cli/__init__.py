@@ -14,6 +14,7 @@ from mmgen.cli import (
     data,
     doctor,
     edit,
+    exporting,
     importing,
     models,
     orders,
@@ -44,6 +45,7 @@ app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("import")(importing.import_)
+app.add_typer(exporting.app, name="export")
 app.command("models")(models.models)
 app.add_typer(bench.app, name="bench")
 app.command("orders")(orders.orders)

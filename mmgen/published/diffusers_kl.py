@@ -13,7 +13,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mmgen.errors import ConfigError
-from mmgen.published.keymap import load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import rename
 from mmgen.published.kl16 import LATENT_SCALE
 from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
 from mmgen.published.systems import Converted, Part, Shapes
@@ -93,10 +94,8 @@ def convert_tokenizer(
     }
     refuse_contradictions(given, told, where)
     quantizer = KLConfig(channels=found["z_channels"], scale=scale)
-    network = ConvTokenizer(
-        ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
-    ).eval()
-    load(network, renamed, where)
+    config = ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
     return Converted("vision", network, image_size=256, notes=(f"latent scale {scale}",))
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmgen.errors import CheckpointError
+from mmgen.saving import listed, refuse_misfits
 
 Target = str | Callable[[re.Match[str]], str] | None
 Rules = Iterable[tuple[str, Target]]
@@ -48,7 +48,9 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules, where: str) -> dict[str,
             raise CheckpointError(f"{where} holds {shown(key)} twice under different names.")
         renamed[name] = tensor
     if unknown:
-        raise CheckpointError(f"{where} has {_named(unknown, 'key', 'that this system lacks')}.")
+        raise CheckpointError(
+            f"{where} has {listed('key', unknown, shown)} that this system lacks."
+        )
     return renamed
 
 
@@ -64,22 +66,7 @@ def load(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
         CheckpointError: a tensor is missing, left over or of another shape; names the first three.
     """
     own = network.state_dict()
-    faults = {
-        "lacks": [name for name in own if name not in tensors],
-        "has": [name for name in tensors if name not in own],
-    }
-    shapes = [
-        f"{shown(name)} {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in own and own[name].shape != tensor.shape
-    ]
-    for verb, names in faults.items():
-        if names:
-            raise CheckpointError(f"{where} {verb} {_named(names, 'tensor', 'for this network')}.")
-    if shapes:
-        raise CheckpointError(
-            f"{where} holds other sizes ({'; '.join(shapes[:3])}); check the configuration."
-        )
+    refuse_misfits(own, tensors, where, shown)
     with torch.no_grad():
         for name, tensor in own.items():
             if not tensor.is_meta:
@@ -124,19 +111,7 @@ def shown(key: str) -> str:
     return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 3]}..."
 
 
-def sizes(tensors: Mapping[str, Tensor], pattern: str) -> list[tuple[int, ...]]:
-    """Shapes of the tensors whose whole key matches, in the order of the keys."""
-    expression: Any = re.compile(pattern)
-    return [tuple(t.shape) for key, t in tensors.items() if expression.fullmatch(key)]
-
-
 def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """How many different first groups of `pattern` occur, such as the number of layers."""
     matches = (re.fullmatch(pattern, key) for key in tensors)
     return len({match[1] for match in matches if match})
-
-
-def _named(names: list[str], noun: str, what: str) -> str:
-    first = ", ".join(map(shown, names[:3]))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"the {noun}{'s' if len(names) > 1 else ''} {first}{more} {what}"

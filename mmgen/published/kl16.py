@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.errors import CheckpointError
-from mmgen.published.keymap import load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import rename
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
@@ -83,8 +84,8 @@ def convert_tokenizer(
     """KL-16 as a `ConvTokenizer`; see `Part.convert`."""
     given = official(KLOptions, options, where, ignored=("double_z", "dropout", "ckpt_path"))
     renamed = rename(tensors, taming_rules(tensors), where)
-    network = ConvTokenizer(tokenizer_config(renamed, given, where)).eval()
-    load(network, renamed, where)
+    config = tokenizer_config(renamed, given, where)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
     return Converted("vision", network, image_size=256)
 
 

@@ -94,9 +94,6 @@ class LarpOptions:
     decoder_depth: int = 12
 
 
-PRESETS: dict[str, dict[str, Any]] = {"LARP-L-long": {}}
-
-
 def read_options(
     tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
 ) -> LarpOptions:

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmgen.published.keymap import Rules, load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import Rules, rename
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
@@ -100,8 +101,8 @@ def convert_tokenizer(
 ) -> Converted:
     """VQ-8 or VQ-16 as a `ConvTokenizer`; see `Part.convert`."""
     renamed = rename(tensors, RULES, where)
-    network = ConvTokenizer(tokenizer_config(renamed, options, where)).eval()
-    load(network, renamed, where)
+    config = tokenizer_config(renamed, options, where)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
     return Converted("vision", network, image_size=256)
 
 

@@ -22,11 +22,13 @@ from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import keymap
 from mmgen.published.gpt_blocks import build
 from mmgen.published.nbp_options import (
+    GRID,
     PRESETS,
     TRAINING,
     Shapes,
     TransformerOptions,
     complete,
+    grid_notes,
     recorded,
 )
 from mmgen.published.options import official, refuse_other_ranks
@@ -63,7 +65,7 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     config = network_config(read)
     network = build(config, _joined(own, config, where), RULES, where)
     sampling = SamplingDefaults(guidance_scale=1.0, top_k=16000, top_p=0.9)
-    return Converted("transformer", network, sampling=sampling)
+    return Converted("transformer", network, sampling=sampling, notes=grid_notes(read))
 
 
 def network_config(options: TransformerOptions) -> ConditionalConfig:
@@ -89,7 +91,7 @@ def network_config(options: TransformerOptions) -> ConditionalConfig:
         ),
         condition=_condition(options),
         codebook_size=options.first_stage_vocab_size,
-        grid=options.latent_grid,
+        grid=options.latent_grid or GRID,
         units=(Unit("block", f"run:{block}", "shift", start=start),),
         taps=(Tap(ANY, layers),),
         positions="order",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.published import keymap
+from mmgen.published.building import build
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
@@ -19,18 +20,12 @@ from mmgen.tokenizers_vis.quantizers import FSQConfig
 
 NESTED = "first_stage_model."  # where a transformer's file keeps its tokenizer
 
-#: Both published tokenizers have these sizes; one saw UCF-101, the other Kinetics-600.
-PRESETS: dict[str, dict[str, Any]] = {"NBP-tokenizer-ucf": {}, "NBP-tokenizer-k600": {}}
-
-
 # A reference case's name of the class, and what it says of the published sizes.
 _SAID = (
-    *(
-        "class",
-        "official_channels",
-        "official_residual_units_per_stage",
-        "official_group_norm_groups",
-    ),
+    "class",
+    "official_channels",
+    "official_residual_units_per_stage",
+    "official_group_norm_groups",
 )
 
 
@@ -60,10 +55,9 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     nested = {k.removeprefix(NESTED): t for k, t in tensors.items() if k.startswith(NESTED)}
     own = nested or tensors
     config = network_config(shapes_of(own), read, where)
-    with next(iter(own.values())).device:
-        network = CausalVideoTokenizer(config)
-    keymap.load(network, keymap.rename(own, rules(config), where), where)
-    return Converted("vision", network.eval(), read.image_size)
+    renamed = keymap.rename(own, rules(config), where)
+    network = build(lambda: CausalVideoTokenizer(config), renamed, where)
+    return Converted("vision", network, read.image_size)
 
 
 def network_config(

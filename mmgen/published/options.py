@@ -41,6 +41,27 @@ def official(
     return from_dict(kind, kept, f"options of {where}")
 
 
+def whole(options: Mapping[str, Any], name: str, default: int, where: str, least: int = 0) -> int:
+    """A whole number among options that were not read yet.
+
+    Args:
+        options: what the user said.
+        name: of the option.
+        default: what it is where nothing was said.
+        where: what to call the file in messages.
+        least: the smallest that it may be.
+
+    Raises:
+        ConfigError: it is no whole number, or too small.
+    """
+    value = options.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(
+            f"{name} of {where} must be a whole number from {least} on, not {value!r}."
+        )
+    return value
+
+
 def refuse_contradictions(options: Any, told: Mapping[str, Any], where: str) -> None:
     """Refuse options that say something else than the tensors.
 

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.errors import CheckpointError
-from mmgen.published.keymap import load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import rename
 from mmgen.published.options import official
 from mmgen.published.seed_keys import (
     TOWER,
@@ -142,10 +143,9 @@ def convert(
         said, **found, use_qformer_image=queries, vit=replace(vit, **tower) if tower else None
     )
     config = configuration(whole, target, "pos_embed" in tensors)
-    network = SeedTokenizer(config).eval()
     depth = config.vision.depth if config.vision else 0
     named = rename(tensors, rules(target, queries, depth), where)
-    load(network, named, where)
+    network = build(lambda: SeedTokenizer(config), named, where)
     size = config.vision.image_size if config.vision else 224
     return Converted("vision", network, size, notes=_notes(len(tensors) - len(named), tower))
 
