@@ -70,6 +70,7 @@ def test_tokens_and_pixels_outside_the_mask_are_the_picture_s_own(
                 for column in range(x * side // 4, -(-(x + 1) * side // 4))
             ]
             kept[y, x] = not any(pixels)
+    assert canvas_of(picture, mask).cells((4, 4)).tolist() == (~kept).tolist()
     assert 0 < int((~kept).sum()) <= 6 and len(own.unique()) > 4
     before = np.asarray(picture)
     for i, image in enumerate(output.images):
