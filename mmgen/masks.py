@@ -68,13 +68,11 @@ class Canvas:
         from PIL import Image
 
         left, top, right, bottom = self.square
-        side = right - left
-        new = drawn.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-        share = _soft(self.masked[top:bottom, left:right])[..., None]  # of the new
-        old = np.asarray(self.under.crop(self.square), dtype=np.float32)
-        mixed = old * (1 - share) + np.asarray(new, dtype=np.float32) * share
+        side = (right - left, bottom - top)
+        new = drawn.convert("RGB").resize(side, Image.Resampling.BICUBIC)
+        share = _soft(self.masked[top:bottom, left:right])  # of the new; at 0 a byte stays itself
         whole = self.under.copy()
-        whole.paste(Image.fromarray(mixed.round().astype(np.uint8)), (left, top))
+        whole.paste(new, (left, top), Image.fromarray((share * 255).round().astype(np.uint8)))
         return whole
 
 

@@ -49,7 +49,8 @@ def caption(
         )
     warmth = temperature if temperature is not None else float(count > 1)
     with progress_of("Captioning"):
-        pictures = [picture_at(image) for image in images for _ in range(count)]
+        opened = [picture_at(image) for image in images]
+        pictures = [picture for picture in opened for _ in range(count)]
         pipe = load(model, threads, device)
         texts = pipe.caption(pictures, seed=seed, temperature=warmth, top_p=top_p)
         found: list[Score] | None = None

@@ -160,6 +160,13 @@ def test_mistakes_are_one_sentence(
     assert sorted(path.name for path in place.iterdir()) == ["in.png", "mask.png", "no.txt"]
 
 
+def test_integer_weights_are_replayed_as_such(mmgen: Commands, tiny: Path, place: Path) -> None:
+    words = ("sample", "a cat", "--weights", "int8", "--model", tiny, "-o", "a.png")
+    assert mmgen(*words, cwd=place).code == 0
+    done = mmgen("replay", "a.png", "--model", tiny, cwd=place)
+    assert (done.code, done.out) == (0, "a.png: identical\n")
+
+
 def test_a_replay_asks_for_weights_that_do_not_come_along(
     mmgen: Commands, tiny: Path, place: Path
 ) -> None:
