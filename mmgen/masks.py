@@ -233,14 +233,24 @@ def _soft(masked: Mask) -> npt.NDArray[np.float32]:
     import torch
     import torch.nn.functional as F
 
+    share = np.zeros(masked.shape, np.float32)
+    if not masked.any():
+        return share
     seam = min(max(round(len(masked) / 64), SEAM[0]), SEAM[1])
-    kept = torch.from_numpy(~masked)[None].float()
+    part = tuple(_around(masked.any(1 - axis)) for axis in (0, 1))
+    kept = torch.from_numpy(~masked[part])[None].float()
     total = torch.zeros_like(kept)
     for _ in range(seam + 1):
         total += 1 - kept
         kept = F.max_pool2d(kept, 3, 1, 1)
-    share: npt.NDArray[np.float32] = (total / (seam + 1))[0].numpy()
+    share[part] = (total[0] / (seam + 1)).numpy()
     return share
+
+
+def _around(line: Mask) -> slice:
+    """From one pixel before the first masked one to one behind the last, where there are any."""
+    places = np.flatnonzero(line)
+    return slice(max(int(places[0]) - 1, 0), int(places[-1]) + 2)
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -18,7 +18,7 @@ from tiny_pipeline import UNITS, tiny_pipeline
 from mmgen import Pipeline
 from mmgen.data.fit import fit_pixels
 from mmgen.errors import UserError
-from mmgen.masks import canvas_of, unpacked
+from mmgen.masks import _soft, canvas_of, unpacked
 from mmgen.models.schedule import make_schedule
 
 
@@ -93,6 +93,16 @@ def test_deep_inside_the_mask_the_pixels_are_the_drawn_ones(pipe: Pipeline) -> N
     third, two = before[:, 11] * 2 + drawn[:, 11], before[:, 10] + drawn[:, 10].astype(int) * 2
     assert abs(after[:, 11] - third / 3).max() <= 0.5 and abs(after[:, 10] - two / 3).max() <= 0.5
     assert (after[:, 12:] == before[:, 12:]).all()
+
+
+def test_the_share_of_the_new_is_the_distance_to_the_old() -> None:
+    masked = np.random.default_rng(3).random((9, 11)) < 0.9
+    masked[:2], masked[4:7, 4:9], masked[:, 10] = False, True, True
+    kept = np.argwhere(~masked)
+    for y, x in np.ndindex(masked.shape):
+        away = abs(kept - (y, x)).max(1).min()  # as a king walks
+        assert _soft(masked)[y, x] == pytest.approx(min(away, 3) / 3)
+    assert not _soft(np.zeros((4, 4), bool)).any()
 
 
 def test_a_box_is_the_same_as_its_mask(pipe: Pipeline) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmgen.cli.loading import check_threads, load, picture_at, say_what_was_cut
+from mmgen.cli.loading import check_count, check_threads, load, picture_at, say_what_was_cut
 from mmgen.cli.options import Device, Model, Picture, Threads
 from mmgen.cli.output import write
 from mmgen.cli.places import check_place
@@ -77,6 +77,7 @@ def edit(
 ) -> None:
     """Draw a part of a picture anew under a prompt; the rest keeps its pixels."""
     check_threads(threads)
+    check_count(count)
     if [mask, box, outpaint].count(None) != 2:
         raise UserError("Say what is drawn anew: give one of --mask, --box and --outpaint.")
     check_place(out or Path())

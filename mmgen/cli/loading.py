@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
 
 MOST_THREADS = 1024  # more than any machine that this runs on has
+MOST_PICTURES = 100_000  # of a prompt; what lies above is a slip of the pen
 
 
 def check_threads(threads: int | None) -> None:
@@ -25,6 +26,16 @@ def check_threads(threads: int | None) -> None:
     """
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise UserError(f"--threads is {threads}; give a number from 1 to {MOST_THREADS}.")
+
+
+def check_count(count: int) -> None:
+    """Refuse a number of pictures that nobody wants; the pipeline refuses those below 1.
+
+    Raises:
+        UserError: it is huge.
+    """
+    if count > MOST_PICTURES:
+        raise UserError(f"--count is {count}; give {MOST_PICTURES} at most.")
 
 
 def load(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.loading import check_threads, load, say_what_was_cut
+from mmgen.cli.loading import check_count, check_threads, load, say_what_was_cut
 from mmgen.cli.options import Device, Model, Threads
 from mmgen.cli.output import line_of, write
 from mmgen.cli.places import check_place, is_picture_file
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
     from mmgen.preview import Growth
     from mmgen.request import Frames
-
-MOST_PICTURES = 100_000  # of a prompt; what lies above is a slip of the pen
 
 
 def sample(
@@ -190,8 +188,7 @@ def sample(
     if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
     check_threads(threads)
-    if count > MOST_PICTURES:
-        raise UserError(f"--count is {count}; give {MOST_PICTURES} at most.")
+    check_count(count)
     check_place(out or Path())
     _check_frames_out(frames_out, out)
     wanted = size_in(size)

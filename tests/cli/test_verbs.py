@@ -134,6 +134,7 @@ REFUSED: list[tuple[tuple[Any, ...], str]] = [
     (("edit", "in.png", "a cat", "--box", "0,0,9,9", "--threads", 0), "--threads is 0"),
     (("edit", "in.png", "a cat", "--box", "0,0,9,9", "--steps", 0), "steps is 0, but 4 tokens"),
     (("edit", "in.png", "a cat", "--box", "0,0,9,9", "-n", 0), "number of pictures of each"),
+    (("edit", "in.png", "a cat", "--box", "0,0,9,9", "-n", 10**9), "give 100000 at most"),
     (("edit", "in.png", "a cat", "--box", "0,0,9,9", "-o", "a.bmp"), "no picture's ending"),
     (("edit", "in.png", "a", "--box", "0,0,9,9", "-o", "in.png"), "the picture that is edited"),
     (("caption", "no.png"), "There is no file no.png"),
