@@ -237,7 +237,7 @@ def _soft(masked: Mask) -> npt.NDArray[np.float32]:
     if not masked.any():
         return share
     seam = min(max(round(len(masked) / 64), SEAM[0]), SEAM[1])
-    part = tuple(_around(masked.any(1 - axis)) for axis in (0, 1))
+    part = tuple(_around(np.asarray(masked.any(1 - axis))) for axis in (0, 1))
     kept = torch.from_numpy(~masked[part])[None].float()
     total = torch.zeros_like(kept)
     for _ in range(seam + 1):
