@@ -28,11 +28,7 @@ def describe(
     from mmgen import request
     from mmgen.noise import picture_seeds
 
-    batch = images if isinstance(images, list) else [images]
-    if any(not hasattr(image, "convert") for image in batch):
-        raise UserError("Give PIL pictures to caption; open files with PIL.Image.open.")
-    if not batch:
-        raise UserError("There is no picture to caption; give at least one.")
+    batch = pictures_of(images)
     pipe.two_way()
     seeds, size = picture_seeds(seed, len(batch)), request.BATCH
     return [
@@ -42,22 +38,45 @@ def describe(
     ]
 
 
+def pictures_of(images: Image.Image | list[Image.Image]) -> list[Image.Image]:
+    """One picture or several as a list.
+
+    Raises:
+        UserError: none, or something that is no PIL picture.
+    """
+    batch = images if isinstance(images, list) else [images]
+    if any(not hasattr(image, "convert") for image in batch):
+        raise UserError("Give PIL pictures; open files with PIL.Image.open.")
+    if not batch:
+        raise UserError("There is no picture; give at least one.")
+    return batch
+
+
+def codes_seen(pipe: Pipeline, images: list[Image.Image]) -> Tensor:
+    """Codes (B, t, h, w) of pictures of any size, fitted to what the pipeline was trained on."""
+    import torch
+
+    from mmgen.data.fit import fit_pixels
+
+    pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in images])
+    with torch.inference_mode():
+        codes: Tensor = pipe.vision.encode(pixels.to(pipe.device)).indices
+    return codes
+
+
 def _describe(
     pipe: Pipeline, images: list[Image.Image], seeds: Tensor, settings: DrawSettings
 ) -> list[str]:
     import torch
 
-    from mmgen.data.fit import fit_pixels
     from mmgen.models.schedule import to_slots
     from mmgen.models.units import plan_for
     from mmgen.sample.text import decode_text
 
     text, model = pipe.two_way()
-    pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in images])
     unit = model.config.units[0]
+    codes = codes_seen(pipe, images)
     with torch.inference_mode():
-        codes = pipe.vision.encode(pixels.to(pipe.device)).indices
-        assert codes is not None
         plan = plan_for(unit, pipe.grid)
         cursor = model.begin(len(images))
         slots = to_slots(plan.schedule, codes)

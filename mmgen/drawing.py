@@ -18,7 +18,10 @@ CACHE_BYTES = 2**31  # of keys and values; fewer pictures are decoded together w
 
 
 def draw_codes(
-    pipe: Pipeline, request: Request, progress: Callable[[int, int], None] | None = None
+    pipe: Pipeline,
+    request: Request,
+    progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[Step], None] | None = None,
 ) -> Tensor:
     """Codes (B, t, h, w), or latents (B, t, h, w, C), of all pictures, part after part."""
     import torch
@@ -28,6 +31,8 @@ def draw_codes(
         for step in _steps(pipe, part):
             if progress:
                 progress(number * step.total + step.index, len(parts) * step.total)
+            if watch:
+                watch(step)
         codes.append(step.codes)
     return torch.cat(codes)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-import mmgen
 from mmgen import rendering
 from mmgen.calling import request_of
 from mmgen.config import to_dict
@@ -29,6 +28,7 @@ from mmgen.pipeline_folder import (
     load_parts,
     read_info,
 )
+from mmgen.recipes import recipes_of
 from mmgen.request import Frames, Request
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from mmgen.masks import Box
     from mmgen.models.conditional import ConditionalModel
     from mmgen.models.schedule import Grid
     from mmgen.models.text import TextTokenizer
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from mmgen.sample.engine import Step
     from mmgen.sample.flow import Solver
     from mmgen.sample.guidance import Ramp
+    from mmgen.scoring import By, Score
 
 __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefaults"]
 
@@ -210,6 +212,7 @@ class Pipeline:
         reproducible: bool = False,
         output_type: OutputType = "pil",
         progress: Callable[[int, int], None] | None = None,
+        watch: Callable[[Step], None] | None = None,
     ) -> PipelineOutput:
         """Draw pictures or clips.
 
@@ -241,6 +244,8 @@ class Pipeline:
                 token, in any batch.
             output_type: "codes" skips the pixel decoder and leaves `images` and `frames` empty.
             progress: called with steps done and steps in all.
+            watch: called with every `Step`; pictures that are not decoded together follow one
+                another, each part beginning with index 1.
 
         Raises:
             UserError: a setting is out of range, the unit or order unknown, or the weights do not
@@ -269,12 +274,8 @@ class Pipeline:
             solver=solver,
             reproducible=reproducible,
         )
-        codes = draw_codes(self, request, progress)
-        weights = {"mmgen": mmgen.__version__, "model": self.info.name, "weights": self.fingerprint}
-        if self.is_int8:
-            weights["stored_as"] = "int8"
-        recipes = [{**weights, **request.recipe(i)} for i in range(len(request.subjects))]
-        output = PipelineOutput([], codes, request.seeds, recipes)
+        codes = draw_codes(self, request, progress, watch)
+        output = PipelineOutput([], codes, request.seeds, recipes_of(self, request))
         if output_type == "pil" and self.draws_clips:
             output.frames = self.render_clips(codes)
         elif output_type == "pil":
@@ -324,6 +325,65 @@ class Pipeline:
         from mmgen.sample.draw import DrawSettings
 
         return describe(self, images, seed, DrawSettings(temperature=temperature, top_p=top_p))
+
+    def score(
+        self,
+        image: Image.Image,
+        prompts: str | Sequence[str],
+        *,
+        by: By = "caption",
+        unit: str | None = None,
+    ) -> list[Score]:
+        """Say how well texts fit a picture, by likelihoods of the weights that draw.
+
+        Args:
+            image: any size; it is fitted to what the pipeline was trained on.
+            prompts: one text or several, of which the one with the highest `mean` fits best.
+            by: "caption": how likely each text is as the caption of the picture; "picture": how
+                likely the picture is for each text.
+            unit: the schedule that the picture is read or drawn by; None: that of `caption` and of
+                a call.
+
+        Raises:
+            UserError: nothing to score, weights that only draw, or an unknown unit.
+        """
+        from mmgen.scoring import score
+
+        return score(self, image, prompts, by, unit)
+
+    def edit(
+        self,
+        image: Image.Image,
+        prompt: str | list[str],
+        *,
+        mask: Image.Image | None = None,
+        box: Box | None = None,
+        outpaint: int | Box | None = None,
+        steps: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **settings: Any,
+    ) -> PipelineOutput:
+        """Draw a part of a picture anew; the rest keeps its tokens and its pixels.
+
+        Args:
+            image: any size; what the weights see of it is the middle square.
+            prompt: one text or several: what the new picture shows.
+            mask: white or transparent where the picture is drawn anew; of the picture's shape.
+            box: x, y, width, height of the part instead.
+            outpaint: pixels to add on the left, top, right and bottom instead, or on each side.
+            steps: that the part is drawn in; None: about the root of the number of its tokens.
+            progress: called with steps done and steps in all.
+            settings: as in a call, except its classes, frames, unit, order and output type.
+
+        Raises:
+            UserError: weights that decode in fixed orders only, a mask, box or margins that do not
+                fit, or a setting out of range.
+        """
+        from mmgen.editing import edit
+        from mmgen.masks import canvas_of
+
+        canvas = canvas_of(image, mask, box, outpaint)
+        return edit(self, canvas, prompt, steps, progress, settings)
 
     def two_way(self) -> tuple[TextTokenizer, UnifiedModel]:
         """Text tokenizer and transformer of weights that read text and write it.

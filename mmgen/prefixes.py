@@ -121,9 +121,11 @@ def _text_prefix(pipe: Pipeline, model: UnifiedModel, request: Request) -> Prefi
 
 
 def given_codes(pipe: Pipeline, request: Request) -> Tensor | None:
-    """Codes (B, g) of the frames that a request begins with; None if it has none."""
+    """Codes (B, g) that a request begins with, or those of its frames; None if it has none."""
     import torch
 
+    if request.given is not None:
+        return request.given.expand(len(request.subjects), -1)
     clips = [each.pixels for each in request.subjects if isinstance(each, Frames)]
     if not clips:
         return None

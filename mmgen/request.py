@@ -56,7 +56,8 @@ class Request:
     """B subjects and seeds, one schedule, one set of settings.
 
     Where codes are drawn in sub-tokens, `sub_tokens` has the settings of each, and `settings` are
-    those of the first. Where latents are drawn, `flow` says how.
+    those of the first. Where latents are drawn, `flow` says how. `given` (g,) are codes of the
+    first g slots of all pictures, which are decided already.
     """
 
     subjects: list[Subject]
@@ -68,6 +69,7 @@ class Request:
     reproducible: bool
     sub_tokens: tuple[DecodeSettings, ...] = ()
     flow: FlowSettings | None = None
+    given: Tensor | None = None
 
     @property
     def guided(self) -> bool:

@@ -89,29 +89,44 @@ class UnifiedModel(nn.Module, Saved):
         unit: str,
         shown: Tensor | None = None,
     ) -> Tensor:
-        """Mean cross-entropy of the codes of a picture behind its caption.
+        """Mean cross-entropy of the codes of a picture behind its caption; see `image_logits`.
+
+        `shown`, (B, N) long, stands on the rows instead of the right codes.
+        """
+        seen = codes if shown is None else shown
+        logits = self.image_logits(ids, valid, seen, plan, unit)
+        return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+
+    def image_logits(
+        self, ids: Tensor, valid: Tensor, codes: Tensor, plan: Plan, unit: str
+    ) -> Tensor:
+        """What is said about the codes of a picture behind its caption, (B, N, K) in slot order.
 
         Args:
             ids: (B, T) caption, `valid` (B, T) likewise bool.
-            codes: (B, N) long, in slot order.
+            codes: (B, N) long, in slot order: what stands on the rows.
             plan: the schedule, compiled.
             unit: name of the unit that the marker says.
-            shown: (B, N) long, what stands on the rows instead of the right codes; None: these.
         """
         cursor, tables = self.begin(len(ids)), self.tables()
-        seen = codes if shown is None else shown
         text = self.text_rows(ids, valid, cursor)
         marker = self.marker_rows(unit, cursor)
-        image = self.image_rows(plan, torch.arange(plan.rows), seen, unit, cursor, tables)
+        image = self.image_rows(plan, torch.arange(plan.rows), codes, unit, cursor, tables)
         hidden = self.run(concatenate([text, marker, image]))
         reads = resolve_prefix(plan.reads, len(text) + 1).to(hidden.device)
-        logits = self.head.logits(self.head.queries(hidden, plan.heads, reads), tables.logit)
-        return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+        return self.head.logits(self.head.queries(hidden, plan.heads, reads), tables.logit)
 
     def image_to_text_loss(
         self, codes: Tensor, plan: Plan, unit: str, ids: Tensor, valid: Tensor
     ) -> Tensor:
-        """Mean cross-entropy of a caption behind its picture.
+        """Mean cross-entropy of a caption behind its picture; see `caption_logits`."""
+        logits = self.caption_logits(codes, plan, unit, ids, valid)
+        return F.cross_entropy(logits[valid[:, 1:]], ids[:, 1:][valid[:, 1:]])
+
+    def caption_logits(
+        self, codes: Tensor, plan: Plan, unit: str, ids: Tensor, valid: Tensor
+    ) -> Tensor:
+        """What is said about every id of a caption but the first, (B, T - 1, V).
 
         Args:
             codes: (B, N) long, in slot order, with its `plan` and `unit`.
@@ -121,8 +136,7 @@ class UnifiedModel(nn.Module, Saved):
         image = self.seen_image_rows(plan, codes, unit, cursor, self.tables())
         text = self.text_rows(ids[:, :-1], valid[:, :-1], cursor)
         hidden = self.run(concatenate([image, text]))
-        logits = self.text_logits(hidden[:, len(image) :])  # (B, T - 1, V)
-        return F.cross_entropy(logits[valid[:, 1:]], ids[:, 1:][valid[:, 1:]])
+        return self.text_logits(hidden[:, len(image) :])
 
     # -- rows ----------------------------------------------------------------------------------
 

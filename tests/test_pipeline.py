@@ -458,9 +458,9 @@ def test_pictures_of_any_size_and_mode_are_captioned(pipe: Pipeline) -> None:
     first = pipe.caption(images[0], temperature=1.0, seed=1)
     assert first == pipe.caption(images[0], temperature=1.0, seed=1)
     assert first != pipe.caption(images[0], temperature=1.0, seed=2)
-    with pytest.raises(UserError, match="Give PIL pictures to caption"):
+    with pytest.raises(UserError, match="Give PIL pictures; open"):
         pipe.caption("heart.png")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="no picture to caption"):
+    with pytest.raises(UserError, match="There is no picture; give"):
         pipe.caption([])
     with pytest.raises(ConfigError, match="top_p"):
         pipe.caption(images, top_p=0)

@@ -10,13 +10,17 @@ import typer
 
 from mmgen.cli import (
     bench,
+    caption,
     data,
     doctor,
+    edit,
     exporting,
     importing,
     models,
     orders,
+    replay,
     sample,
+    score,
     show,
     tokenizer,
     train,
@@ -34,6 +38,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("sample")(sample.sample)
+app.command("edit")(edit.edit)
+app.command("caption")(caption.caption)
+app.command("score")(score.score)
+app.command("replay")(replay.replay)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

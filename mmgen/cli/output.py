@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.cli.places import is_picture_file
+from mmgen.recipes import subject_of
+from mmgen.sheets import enlarged, sheet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,9 +29,9 @@ def write(output: PipelineOutput, out: Path | None, scale: int) -> list[str]:
     """
     recipes = [{**recipe, "scale": scale} for recipe in output.recipes]
     if output.frames:
-        clips = [[_enlarged(frame, scale) for frame in clip] for clip in output.frames]
+        clips = [[enlarged(frame, scale) for frame in clip] for clip in output.frames]
         return _write_clips(clips, out, recipes)
-    return _write_pictures([_enlarged(image, scale) for image in output.images], out, recipes)
+    return _write_pictures([enlarged(image, scale) for image in output.images], out, recipes)
 
 
 def _write_clips(
@@ -37,8 +39,8 @@ def _write_clips(
 ) -> list[str]:
     from mmgen.sample.pictures import CLIP_ENDINGS, save_clip
 
-    _, files = _names(out, [_subject(recipe) for recipe in recipes], CLIP_ENDINGS[0])
-    lines = [_line(path) for path in files]
+    _, files = _names(out, [subject_of(recipe) for recipe in recipes], CLIP_ENDINGS[0])
+    lines = [line_of(path) for path in files]
     for frames, recipe, path in zip(clips, recipes, files):
         save_clip(frames, path, recipe)
     return lines
@@ -47,35 +49,21 @@ def _write_clips(
 def _write_pictures(
     images: list[Image.Image], out: Path | None, recipes: list[dict[str, Any]]
 ) -> list[str]:
-    from mmgen.sample.pictures import grid, save_picture
+    from mmgen.sample.pictures import save_picture
 
-    sheet, singles = _names(out, [_subject(recipe) for recipe in recipes], ".png")
-    files = [*singles, *([sheet] if len(images) > 1 else [])]
-    lines = [_line(path) for path in files]
+    together, singles = _names(out, [subject_of(recipe) for recipe in recipes], ".png")
+    files = [*singles, *([together] if len(images) > 1 else [])]
+    lines = [line_of(path) for path in files]
     for image, recipe, path in zip(images, recipes, singles):
         save_picture(image, path, recipe)
-    if len(images) == 1:
-        return lines
-    labels = [f"{_subject(recipe)} ({recipe['seed']})" for recipe in recipes]
-    save_picture(grid(images, labels=labels), sheet, {"pictures": recipes})
+    if len(images) > 1:
+        save_picture(sheet(images, recipes), together, {"pictures": recipes})
     return lines
 
 
-def _line(path: Path) -> str:
+def line_of(path: Path) -> str:
+    """What is said of a file that is about to be written."""
     return f"{path} (replaced)" if path.exists() else str(path)
-
-
-def _enlarged(image: Image.Image, scale: int) -> Image.Image:
-    from PIL import Image
-
-    size = (image.width * scale, image.height * scale)
-    return image if scale == 1 else image.resize(size, Image.Resampling.BICUBIC)
-
-
-def _subject(recipe: dict[str, Any]) -> str:
-    """What a picture shows, in words."""
-    named = recipe.get("prompt", recipe.get("frames"))
-    return f"class {recipe['class_label']}" if named is None else str(named)
 
 
 def _names(out: Path | None, subjects: list[str], ending: str) -> tuple[Path, list[Path]]:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.output import write
+from mmgen.cli.loading import check_count, check_threads, load, say_what_was_cut
+from mmgen.cli.options import Device, Model, Threads
+from mmgen.cli.output import line_of, write
 from mmgen.cli.places import check_place, is_picture_file
+from mmgen.cli.values import (
+    check_size,
+    classes_in,
+    counts_in,
+    interval_in,
+    numbers_in,
+    prompts_in,
+    size_in,
+)
 from mmgen.errors import UserError
 from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
+    from mmgen.preview import Growth
     from mmgen.request import Frames
-
-MOST_THREADS = 1024  # more than any machine that this runs on has
-MOST_PICTURES = 100_000  # of a prompt; what lies above is a slip of the pen
 
 
 def sample(
@@ -29,6 +39,10 @@ def sample(
         ),
     ] = None,
     *,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="More prompts, one a line; -: from stdin."),
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,6 +128,12 @@ def sample(
     negative: Annotated[
         str | None, typer.Option(help="A prompt that guidance leads away from.")
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW", help="Pixels to draw, before --scale; only what the weights know."
+        ),
+    ] = None,
     scale: Annotated[
         int | None,
         typer.Option(help="Enlarge pictures this many times; default: 4 up to 64 pixels, else 1."),
@@ -133,18 +153,19 @@ def sample(
             help="int8: matrices as 8-bit integers; faster on a CPU, not quite the same numbers.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads; default: what PyTorch takes.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Folder or name of a pipeline; default: the shipped one.")
-    ] = None,
+    threads: Threads = None,
+    device: Device = None,
+    model: Model = None,
     text_encoder: Annotated[
         str | None,
         typer.Option(help="T5 folder or hub name, for published weights that draw from text."),
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the picture growing in the terminal.")
+    ] = False,
+    frames_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the growth too, as .gif, .webp or .png."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -161,57 +182,81 @@ def sample(
 
     The shipped weights draw emoji: mmgen sample "a red apple" "grinning cat, noto style".
     """
-    if not (prompts or classes or frames):
+    texts = [*(prompts or []), *prompts_in(prompts_file)]
+    if not (texts or classes or frames):
         raise UserError("There is nothing to draw; give a prompt, --class NUMBER or --frames FILE.")
     if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UserError(f"--threads is {threads}; give a number from 1 to {MOST_THREADS}.")
-    if count > MOST_PICTURES:
-        raise UserError(f"--count is {count}; give {MOST_PICTURES} at most.")
+    check_threads(threads)
+    check_count(count)
     check_place(out or Path())
+    _check_frames_out(frames_out, out)
+    wanted = size_in(size)
     settings: dict[str, Any] = {
         "negative_prompt": negative,
         "num_images_per_prompt": count,
-        "guidance_scale": _numbers("--guidance", guidance),
-        "guidance_interval": _interval(guidance_interval),
+        "guidance_scale": numbers_in("--guidance", guidance),
+        "guidance_interval": interval_in(guidance_interval),
         "guidance_ramp": guidance_ramp,
         "seed": seed,
         "unit": unit,
         "order": order,
-        "temperature": _numbers("--temperature", temperature),
+        "temperature": numbers_in("--temperature", temperature),
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
-        "num_inference_steps": _counts("--steps", steps),
+        "num_inference_steps": counts_in("--steps", steps),
         "solver": solver,
         "reproducible": reproducible,
-        "class_labels": _classes(classes),
+        "class_labels": classes_in(classes),
     }
-    with progress_of("Drawing") as update:
-        pipe = _load(model, text_encoder, threads, device).to(weights=weights)  # type: ignore[arg-type]
+    growth: Growth | None = None
+    with nullcontext() if preview else progress_of("Drawing") as update:
+        pipe = load(model, threads, device, text_encoder).to(weights=weights)  # type: ignore[arg-type]
         _refuse_format(pipe, out)
+        check_size(pipe, wanted)
         settings |= {"frames": _clips(pipe, frames, given)}
-        output = pipe(prompts or None, **settings, progress=update)
-        lines = write(output, out, scale or (4 if pipe.info.image_size <= 64 else 1))
-    _say_what_was_cut(pipe, prompts or [])
+        if preview or frames_out:
+            growth = _growth(pipe, count * len(texts or classes or []), preview, frames_out)
+            settings["watch"] = growth.watch
+        output = pipe(texts or None, **settings, progress=update)
+        factor = scale or (4 if pipe.info.image_size <= 64 else 1)
+        lines = write(output, out, factor)
+        if growth and frames_out:
+            lines.append(line_of(frames_out))
+            growth.save(frames_out, output.recipes, factor)
+    say_what_was_cut(pipe, texts)
     _say_what_was_squeezed(pipe, frames or [])
     for line in lines:
         typer.echo(line)
 
 
-def _classes(words: list[str] | None) -> list[int] | None:
-    return [_class(word) for word in words] if words else None
+def _check_frames_out(frames_out: Path | None, out: Path | None) -> None:
+    """Refuse a place for the growth that cannot take it, before anything is drawn."""
+    if frames_out is None:
+        return
+    check_place(frames_out)
+    if not is_picture_file(frames_out) or frames_out == out:
+        raise UserError(f"--frames-out is {frames_out}; name a .gif, .webp or .png of its own.")
+    from mmgen.sample.pictures import check_clip_ending
+
+    check_clip_ending(frames_out)
 
 
-def _class(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
+def _growth(pipe: Pipeline, count: int, preview: bool, frames_out: Path | None) -> Growth:
+    """Watches the pictures of a call.
+
+    Raises:
+        UserError: the weights draw clips.
+    """
+    from mmgen.preview import Growth
+
+    if pipe.draws_clips:
         raise UserError(
-            f"--class is '{word}'; give the number of a class, such as 207, or a prompt where the "
-            "weights draw from text."
-        ) from None
+            f"The weights of '{pipe.info.name}' draw clips; --preview and --frames-out show how "
+            "pictures grow."
+        )
+    return Growth(pipe, count, sys.stderr if preview else None, keep=frames_out is not None)
 
 
 def _refuse_format(pipe: Pipeline, out: Path | None) -> None:
@@ -232,66 +277,6 @@ def _clips(pipe: Pipeline, files: list[Path] | None, given: int) -> list[Frames]
 
     size = pipe.info.image_size
     return [Frames(file.stem, read_clip(file, given, size)) for file in files]
-
-
-def _numbers(option: str, words: str | None) -> float | list[float] | None:
-    """A number, or several between commas."""
-    if words is None:
-        return None
-    try:
-        numbers = [float(word) for word in words.split(",")]
-    except ValueError:
-        raise UserError(f"{option} is '{words}'; give a number, or several as 1.9,2.0.") from None
-    return numbers if len(numbers) > 1 else numbers[0]
-
-
-def _counts(option: str, words: str | None) -> int | list[int] | None:
-    """A whole number, or several between commas."""
-    if words is None:
-        return None
-    try:
-        counts = [int(word) for word in words.split(",")]
-    except ValueError:
-        raise UserError(
-            f"{option} is '{words}'; give a whole number, or several as 50,38,26,15."
-        ) from None
-    return counts if len(counts) > 1 else counts[0]
-
-
-def _interval(words: str | None) -> tuple[float, float] | None:
-    if words is None:
-        return None
-    try:
-        start, stop = map(float, words.split(":"))
-    except ValueError:
-        raise UserError(
-            f"--guidance-interval is '{words}'; give two shares, such as 0.1:0.8."
-        ) from None
-    return start, stop
-
-
-def _load(
-    model: str | None, text_encoder: str | None, threads: int | None, device: str | None
-) -> Pipeline:
-    from mmgen.devices import usable_device
-    from mmgen.pipeline import Pipeline
-
-    pipe = Pipeline.from_pretrained(model, text_encoder=text_encoder).to(usable_device(device))
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    return pipe
-
-
-def _say_what_was_cut(pipe: Pipeline, prompts: list[str]) -> None:
-    """Name the prompts that are longer than what the pipeline reads."""
-    from mmgen.prefixes import part_read
-
-    for prompt in prompts:
-        read = part_read(pipe, prompt)
-        if read is not None:
-            print(f"mmgen: The prompt is too long; only this was read: {read}", file=sys.stderr)
 
 
 def _say_what_was_squeezed(pipe: Pipeline, files: list[Path]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from one_sentence import assert_one_sentence
 from PIL import Image
 
 from mmgen.sample.pictures import save_clip
@@ -35,6 +36,12 @@ def test_a_clip_goes_on(mmgen: Any, folders: Path, tmp_path: Path) -> None:
     done = mmgen(*words, "--given", 1, "--seed", 1, cwd=tmp_path)
     assert done.code == 0, done.err
     assert (tmp_path / "ball.gif").is_file()
+    replay = ("replay", "ball.gif", "--model", folders / "going-on")
+    assert_one_sentence(mmgen(*replay, cwd=tmp_path), "goes on from another one; give that as")
+    done = mmgen(*replay, "--source", folders / "ball.gif", cwd=tmp_path)
+    assert (done.code, done.out) == (0, "ball.gif: identical\n")
+    done = mmgen(*words, "--given", 1, "--preview", "-o", "on.gif", cwd=tmp_path)
+    assert_one_sentence(done, "draw clips; --preview and --frames-out show how pictures grow")
 
 
 def test_frames_that_are_no_squares_are_named(mmgen: Any, folders: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmgen.cli.values import prompts_in
 from mmgen.pipeline_folder import shipped_pipelines
 from mmgen.sample.pictures import read_recipe
 
@@ -217,3 +219,41 @@ def test_the_shipped_pipeline_draws(mmgen: Commands, tmp_path: Path) -> None:
     assert (done.code, done.out, done.err) == (0, "a-red-apple.png\n", "")
     file = tmp_path / "a-red-apple.png"
     assert read_recipe(file)["model"] == "emoji-64" and pixels(file).std() > 10
+
+
+def test_prompts_come_from_a_file_too(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("\ufeffa dog\n\n  a red apple  \n", encoding="utf-8")
+    files = draw(mmgen, tiny, tmp_path, "a cat", "--prompts", "some.txt", "-o", "a.png")
+    assert [file.name for file in files] == ["a-1.png", "a-2.png", "a-3.png", "a.png"]
+    assert [read_recipe(file)["prompt"] for file in files[:3]] == ["a cat", "a dog", "a red apple"]
+
+
+def test_prompts_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = io.TextIOWrapper(io.BytesIO("ein Apfel\n\nпривет\n".encode()))
+    monkeypatch.setattr("sys.stdin", lines)
+    assert prompts_in(Path("-")) == ["ein Apfel", "привет"] and prompts_in(None) == []
+
+
+def test_the_size_of_the_training_is_the_one_that_works(
+    mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    for size in ("16", "16x16"):
+        (file,) = draw(mmgen, tiny, tmp_path, "a cat", "--size", size, "--scale", 2)
+        assert pixels(file).shape == (32, 32, 3)
+
+
+def test_the_growth_is_written_and_told(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    words = ("a cat", "-n", 2, "--unit", "block", "--seed", 1, "-o", "a.png", "--scale", 2)
+    plain = draw(mmgen, tiny, tmp_path, *words)
+    before = [file.read_bytes() for file in plain]
+    done = mmgen(
+        *("sample", *words, "--frames-out", "g.gif", "--preview", "--model", tiny), cwd=tmp_path
+    )
+    assert done.code == 0 and done.out.splitlines() == [
+        *(f"{file.name} (replaced)" for file in plain),
+        "g.gif",
+    ]
+    assert done.err.splitlines() == [f"mmgen: step {i} of 4" for i in (1, 2, 3, 4)]
+    assert [file.read_bytes() for file in plain] == before  # looking changes nothing
+    with Image.open(tmp_path / "g.gif") as growth:
+        assert growth.n_frames == 4 and growth.size == (112, 64)

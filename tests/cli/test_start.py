@@ -39,6 +39,10 @@ def cpu_seconds() -> float:
     [
         ["--help"],
         ["sample", "--help"],
+        ["edit", "--help"],
+        ["caption", "--help"],
+        ["score", "--help"],
+        ["replay", "--help"],
         ["train", "--help"],
         ["import", "--help"],
         ["models", "--help"],

@@ -1,0 +1,128 @@
+"""`mmgen edit`: draw a part of a picture anew, or what lies around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmgen.cli.loading import check_count, check_threads, load, picture_at, say_what_was_cut
+from mmgen.cli.options import Device, Model, Picture, Threads
+from mmgen.cli.output import write
+from mmgen.cli.places import check_place
+from mmgen.errors import UserError
+from mmgen.progress import progress_of
+
+
+def edit(
+    image: Picture,
+    prompts: Annotated[
+        list[str],
+        typer.Argument(metavar="PROMPT...", help="What the new picture shows, each in quotes."),
+    ],
+    *,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Picture of the same shape, white or transparent where to draw anew."),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,W,H", help="Draw this box anew: left, top, width, height."),
+    ] = None,
+    outpaint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,T,R,B",
+            help="Draw so many pixels around the picture: left, top, right, bottom, or one number.",
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", help="Pictures of each prompt.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Picture i has seed SEED + i; default: a random one.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Steps that the new tokens are drawn in; default: about their root."),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly the prompt pulls; 1: no guidance.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Below 1: likelier tokens; 0: always the likeliest.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0: all.")] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Only the likeliest tokens that make up this share; 1: all."),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(help="Only tokens at least this likely, relative to the likeliest; 0: all."),
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="A prompt that guidance leads away from.")
+    ] = None,
+    reproducible: Annotated[
+        bool,
+        typer.Option("--reproducible", help="Decode pictures one at a time; slower."),
+    ] = False,
+    threads: Threads = None,
+    device: Device = None,
+    model: Model = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="FILE or folder, as in `mmgen sample`."),
+    ] = None,
+) -> None:
+    """Draw a part of a picture anew under a prompt; the rest keeps its pixels."""
+    check_threads(threads)
+    check_count(count)
+    if [mask, box, outpaint].count(None) != 2:
+        raise UserError("Say what is drawn anew: give one of --mask, --box and --outpaint.")
+    check_place(out or Path())
+    where: dict[str, Any] = {
+        "box": _four("--box", box),
+        "outpaint": _four("--outpaint", outpaint, alike=True),
+    }
+    with progress_of("Drawing") as update:
+        picture = picture_at(image)
+        if out is not None and out.exists() and out.samefile(image):
+            raise UserError(f"{out} is the picture that is edited; choose another name for -o.")
+        where["mask"] = None if mask is None else picture_at(mask)
+        pipe = load(model, threads, device)
+        output = pipe.edit(
+            picture,
+            prompts,
+            **where,
+            steps=steps,
+            num_images_per_prompt=count,
+            seed=seed,
+            guidance_scale=guidance,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            negative_prompt=negative,
+            reproducible=reproducible,
+            progress=update,
+        )
+        files = write(output, out, scale=1)
+    say_what_was_cut(pipe, prompts)
+    for file in files:
+        typer.echo(file)
+
+
+def _four(option: str, words: str | None, alike: bool = False) -> tuple[int, ...] | None:
+    """Four whole numbers between commas, or one for all of them."""
+    if words is None:
+        return None
+    try:
+        numbers = tuple(int(word) for word in words.split(","))
+    except ValueError:
+        numbers = ()
+    if alike and len(numbers) == 1:
+        return numbers * 4
+    if len(numbers) != 4:
+        raise UserError(f"{option} is '{words}'; give four whole numbers, such as 16,16,32,32.")
+    return numbers
