@@ -7,7 +7,18 @@ import sys
 
 import typer
 
-from mmgen.cli import bench, data, doctor, importing, models, orders, sample, tokenizer, train
+from mmgen.cli import (
+    bench,
+    data,
+    doctor,
+    evaluating,
+    importing,
+    models,
+    orders,
+    sample,
+    tokenizer,
+    train,
+)
 from mmgen.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +36,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.command("import")(importing.import_)
 app.command("models")(models.models)
 app.add_typer(bench.app, name="bench")
+app.add_typer(evaluating.app, name="eval")
 app.command("orders")(orders.orders)
 app.command("doctor")(doctor.doctor)
 

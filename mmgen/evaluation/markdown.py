@@ -14,6 +14,7 @@ SETS = {
     "test_pair_restyle": "held-out pairs, restyle (flat, 3d, ink)",
     "test_pair_new": "held-out pairs, new drawing (twemoji, noto, blob)",
     "test_concept": "held-out concepts",
+    "val": "held-out pairs for choosing (val)",
 }
 
 
@@ -122,12 +123,12 @@ def _generated(figures: dict[str, Any]) -> str:
     protocol = figures["protocol"]
     rows = []
     for name, found in figures["generated"].items():
-        rows.append([SETS[name], "generated", *_figures_of(found)])
-        rows.append(["", "real", *_figures_of(figures["real"][name])])
+        rows.append([SETS[name], "generated", *set_cells(found)])
+        rows.append(["", "real", *set_cells(figures["real"][name])])
     styles = figures["generated"]["train"]["by_style"]
     real = figures["real"]["train"]["by_style"]
     by_style = [
-        [style, found["count"], _top(found), _top(real[style])] for style, found in styles.items()
+        [style, found["count"], top(found), top(real[style])] for style, found in styles.items()
     ]
     heads = ["prompts", "pictures", "n", "concept top-1 / top-5", "style", "KID"]
     heads += ["nearest training picture, 5 % / median / 95 %", "of the same concept"]
@@ -179,8 +180,8 @@ def _units(figures: dict[str, Any]) -> str:
             found["steps"],
             f"{found['seconds_a_picture']:.2f}",
             found["concept"]["count"],
-            _top(found["concept"]),
-            _share(found["style"]),
+            top(found["concept"]),
+            share(found["style"]),
         ]
         for name, found in figures["units"].items()
     ]
@@ -238,23 +239,26 @@ mmgen {protocol["mmgen"]}, torch {protocol["torch"]}, Python {protocol["python"]
 Every number above, with its protocol, is in [figures.json](figures.json)."""
 
 
-def _figures_of(found: dict[str, Any]) -> list[str]:
+def set_cells(found: dict[str, Any]) -> list[str]:
+    """Cells of a table: the figures of a set, from `n` to the share of the same concept."""
     kid, copying = found["kid"], found["copying"]
     return [
         str(found["concept"]["count"]),
-        _top(found["concept"]),
-        _share(found["style"]),
+        top(found["concept"]),
+        share(found["style"]),
         "-" if kid is None else f"{kid:.4f}",
         f"{copying['low']:.2f} / {copying['median']:.2f} / {copying['high']:.2f}",
-        _share(found["same_concept"]),
+        share(found["same_concept"]),
     ]
 
 
-def _top(scores: dict[str, Any]) -> str:
+def top(scores: dict[str, Any]) -> str:
+    """Top-1 / top-5."""
     return f"{scores['top1']:.2f} / {scores['top5']:.2f}"
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
+    """A share, or - for none."""
     return "-" if value is None else f"{value:.2f}"
 
 
