@@ -16,8 +16,16 @@ from mmgen.evaluation.inception import (
     described,
     standard_figures,
 )
-from mmgen.evaluation.likelihood import CAPTIONS, caption_ranks
-from mmgen.evaluation.measure import Bench, describe_unit, draw_sets, judge_real, judge_sets, rules
+from mmgen.evaluation.likelihood import CAPTIONS
+from mmgen.evaluation.measure import (
+    Bench,
+    describe_unit,
+    draw_sets,
+    judge_real,
+    judge_sets,
+    rank_captions,
+    rules,
+)
 from mmgen.evaluation.protocol import of_pipeline
 from mmgen.evaluation.results import Result
 
@@ -71,7 +79,7 @@ def evaluate_generator(
             seen = _look(bench, inception, drawn[STANDARD_SET])
             found[unit.name]["standard"] = standard_figures(seen, reference)
     splits = ("val", "test_pair", "test_concept") if final else ("val",)
-    captions = {split: _captions(bench, split) for split in splits}
+    captions = {split: rank_captions(bench, split) for split in splits}
     standard = {"inception": described(inception)} if inception else {}
     return Result(
         "generator",
@@ -97,19 +105,6 @@ def _speed(bench: Bench, unit: str) -> dict[str, float]:
 
     with bench.stage(f"Timing unit {unit}"):
         return {str(batch): batch / seconds(batch) for batch in BATCHES}
-
-
-def _captions(bench: Bench, split: str) -> dict[str, Any]:
-    settings = bench.settings
-    with bench.stage(f"Ranking captions of {split}") as progress:
-        return caption_ranks(
-            bench.pipeline,
-            bench.real,
-            split,
-            pictures=settings.pictures,
-            seed=settings.seed,
-            progress=progress,
-        )
 
 
 def _look(bench: Bench, inception: Inception, drawn: Drawn) -> Seen:

@@ -89,7 +89,7 @@ style". The same things in every style:
 
 
 def _losses(figures: dict[str, Any]) -> str:
-    tokenizer, losses = figures["tokenizer"], figures["losses"]
+    tokenizer, losses, ranks = figures["tokenizer"], figures["losses"], figures["captions"]
     splits = [
         [
             split,
@@ -116,7 +116,12 @@ would cost {losses["uniform"]:.3f} for a code.
 
 {table(["unit", "loss"], rows)}
 
-The units see different contexts, so their losses do not rank them."""
+The units see different contexts, so their losses do not rank them.
+
+Of {ranks["pictures"]} pictures of `val`, the true caption is the likeliest of
+{ranks["captions"]} captions that name the picture's style for {ranks["top1"]:.0%}, and among the
+first five for {ranks["top5"]:.0%} (chance: {1 / ranks["captions"]:.0%} and
+{min(1, 5 / ranks["captions"]):.0%})."""
 
 
 def _generated(figures: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from mmgen.evaluation.features import (
 )
 from mmgen.evaluation.held_out import SHUFFLES, fidelity, float_batches, held_out_losses
 from mmgen.evaluation.judge import Judge
+from mmgen.evaluation.likelihood import caption_ranks
 from mmgen.evaluation.plots import read_log, seconds_of
 from mmgen.evaluation.protocol import data_rules, features_rules, of_pipeline
 from mmgen.evaluation.real import RESTYLE, RealSet
@@ -193,6 +194,20 @@ def describe_unit(pipeline: Pipeline, unit: Unit) -> dict[str, Any]:
     return {"order": unit.order, "prediction": unit.prediction, "steps": steps}
 
 
+def rank_captions(bench: Bench, split: str) -> dict[str, Any]:
+    """Where the true captions of a split's pictures rank by likelihood."""
+    settings = bench.settings
+    with bench.stage(f"Ranking captions of {split}") as progress:
+        return caption_ranks(
+            bench.pipeline,
+            bench.real,
+            split,
+            pictures=settings.pictures,
+            seed=settings.seed,
+            progress=progress,
+        )
+
+
 def measure_tokenizer(bench: Bench) -> dict[str, Any]:
     """Fidelity on the held-out splits, once each, and on the first pictures of `train`."""
     real, pipeline = bench.real, bench.pipeline
@@ -214,6 +229,7 @@ def measure(bench: Bench, runs: list[Path]) -> tuple[dict[str, Any], dict[str, D
         "runs": [describe_run(run) for run in runs],
         "tokenizer": measure_tokenizer(bench),
         "losses": held_out_losses(bench.pipeline, bench.real),
+        "captions": rank_captions(bench, "val"),
         "generated": judge_sets(bench, drawn),
         "real": judge_real(bench, drawn),
         "units": measure_units(bench),

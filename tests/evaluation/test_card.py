@@ -114,6 +114,7 @@ def test_the_card_says_what_must_be_said(made: tuple[Path, dict[str, Any]]) -> N
         "Weights: CC0",
         "a toaster",
         "It draws noise.",
+        "the true caption is the likeliest of 17 captions",
         "curves.png",
         "mmgen data emoji --out data/emoji",
         "mmgen train one python -m mmgen.evaluation.card runs/one/final --data data/emoji "

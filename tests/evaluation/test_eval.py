@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from tiny_pipeline import SIZE, tiny_pipeline
 
 from mmgen.cli import app
 from mmgen.errors import UserError
-from mmgen.evaluation import features, inception
+from mmgen.evaluation import features, generator, inception, lpips
+from mmgen.evaluation.adm import write_samples
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.batches import evaluate_pictures, open_batch
 from mmgen.evaluation.held_out import encode
@@ -34,6 +36,7 @@ from mmgen.evaluation.results import Result
 from mmgen.models.schedule import to_slots
 from mmgen.models.unified import plan_for
 
+ROOT = Path(__file__).resolve().parents[2]
 NARROW = (8, 6, 12)  # of Inception's 2048, 2023 and 1008 numbers
 
 
@@ -48,6 +51,19 @@ class Glance:
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         mixture = np.random.default_rng(0).normal(size=(3, sum(NARROW)))
         return (pictures.mean((1, 2)) / 255 @ mixture).astype(np.float32)
+
+
+class Near:
+    """Stands in for LPIPS: the mean difference."""
+
+    def __init__(self, network: str, backbone: Path, channels: Path, device: object) -> None:
+        self.files = (network, str(backbone), str(channels))
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x - y).abs().flatten(1).mean(1)
+
+    def described(self) -> dict[str, Any]:
+        return {"rule": self.files[0]}
 
 
 @contextmanager
@@ -249,8 +265,8 @@ def test_test_splits_need_final(pipeline: Path, data: Path) -> None:
 
 
 def test_standard_figures_need_what_they_are_of() -> None:
-    generator = np.random.default_rng(0)
-    seen = Seen.of(generator.normal(size=(12, sum(NARROW))).astype(np.float32))
+    numbers = np.random.default_rng(0)
+    seen = Seen.of(numbers.normal(size=(12, sum(NARROW))).astype(np.float32))
     assert [a.shape for a in vars(seen).values()] == [(12, width) for width in NARROW]
     found = standard_figures(seen, Reference.of(seen))
     assert found["fid"] == pytest.approx(0, abs=1e-5) and found["precision"] == 1
@@ -338,3 +354,30 @@ def test_two_results_side_by_side(measured: tuple[Path, str], tmp_path: Path) ->
     assert code == 2 and "sampling.temperature is 1.0 and 0.5" in said
     code, said = run("compare", measured[0], tmp_path / "b.json", "--despite", "sampling")
     assert code == 0 and "+0.2500" in said
+
+
+# -- documentation ---------------------------------------------------------------------------------
+
+
+def test_commands_of_the_documentation_run(
+    pipeline: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lpips, "Lpips", Near)
+    monkeypatch.setattr(generator, "BATCHES", (1,))
+    (tmp_path / "prompts.txt").write_text("a red apple\n", encoding="utf-8")
+    for name in ("samples.npz", "reference.npz"):
+        write_samples(tmp_path / name, [np.zeros((4, SIZE, SIZE, 3), np.uint8)], 4)
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if "mmgen eval" in line]
+    assert len(commands) >= 10
+    models = ("emoji-64", "runs/my-generator/final")
+    for command in commands:
+        words = command.replace("data/emoji", str(data)).replace("50000", "3").split()[2:]
+        words = [str(pipeline) if w in models else w for w in words]
+        if words[0] == "generator":
+            words += ["--pictures", "2", "--unit", "block"]
+        code, said = run(*words)
+        assert code == 0, (command, said)
+    assert {"before.json", "after.json", "tokenizer.json"} <= {p.name for p in tmp_path.iterdir()}
