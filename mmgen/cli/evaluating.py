@@ -50,7 +50,6 @@ Final = Annotated[
         "--final", help="Also look at the test splits, once, when nothing is left to be chosen."
     ),
 ]
-FEATURES = "features.safetensors"
 
 
 @app.command()
@@ -295,7 +294,9 @@ def _tell(result: Result, json: Path | None, known: dict[str, Expected] | None =
 
 
 def _cache(given: Path | None, data: str) -> Path:
-    return given or Path(data).absolute().parent / FEATURES
+    from mmgen.evaluation.real import cache_of
+
+    return given or cache_of(data)
 
 
 def _inception(file: Path | None, device: torch.device) -> Inception | None:

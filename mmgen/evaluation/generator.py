@@ -65,8 +65,8 @@ def evaluate_generator(
     pipeline.two_way()
     chosen = _chosen(bench, units)
     names = FINAL_SETS if final else SETS
-    reference = _reference(bench, inception, cache) if inception else None
-    found, real = dict[str, Any](), dict[str, Any]()
+    looker = _Standard(bench, inception, cache) if inception else None
+    found, real, standard = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for unit in chosen:
         drawn = draw_sets(bench, names, unit.name)
         real = real or judge_real(bench, drawn)
@@ -75,17 +75,17 @@ def evaluate_generator(
             "pictures_a_second": _speed(bench, unit.name),
             "sets": judge_sets(bench, drawn),
         }
-        if inception and reference:
-            seen = _look(bench, inception, drawn[STANDARD_SET])
-            found[unit.name]["standard"] = standard_figures(seen, reference)
+        if looker:
+            standard[unit.name] = looker.made(drawn[STANDARD_SET])
+            standard["real"] = looker.real(drawn[STANDARD_SET])
     splits = ("val", "test_pair", "test_concept") if final else ("val",)
     captions = {split: rank_captions(bench, split) for split in splits}
-    standard = {"inception": described(inception)} if inception else {}
+    extra = {"inception": described(inception)} if inception else {}
     return Result(
         "generator",
-        {**rules(bench), "sets": list(names), "captions": CAPTIONS, **standard},
+        {**rules(bench), "sets": list(names), "captions": CAPTIONS, **extra},
         {**of_pipeline(pipeline), "name": pipeline.info.name, "batch_of_speed": list(BATCHES)},
-        {"units": found, "real": real, "captions": captions},
+        {"units": found, "real": real, "captions": captions, "standard": standard},
     )
 
 
@@ -107,14 +107,25 @@ def _speed(bench: Bench, unit: str) -> dict[str, float]:
         return {str(batch): batch / seconds(batch) for batch in BATCHES}
 
 
-def _look(bench: Bench, inception: Inception, drawn: Drawn) -> Seen:
-    with bench.stage("Looking with Inception") as progress:
-        return Seen.of(features_of(drawn.pictures, inception, progress=progress))
+class _Standard:
+    """Inception's figures against the training pictures."""
 
+    def __init__(self, bench: Bench, inception: Inception, cache: Path | None) -> None:
+        self._bench, self._inception = bench, inception
+        places = bench.judge.train
+        self._row = {bench.real.items[place].id: row for row, place in enumerate(places)}
+        with bench.stage("Looking at the training pictures with Inception") as progress:
+            pictures = bench.real.pictures[places]
+            self._features = features_of(pictures, inception, cache=cache, progress=progress)
+        self._reference = Reference.of(Seen.of(self._features))
 
-def _reference(bench: Bench, inception: Inception, cache: Path | None) -> Reference:
-    """The training pictures, which FID and its kind are measured against."""
-    pictures = bench.real.pictures[bench.judge.train]
-    with bench.stage("Looking at the training pictures with Inception") as progress:
-        seen = Seen.of(features_of(pictures, inception, cache=cache, progress=progress))
-    return Reference.of(seen)
+    def made(self, drawn: Drawn) -> dict[str, Any]:
+        """Figures of generated pictures."""
+        with self._bench.stage("Looking with Inception") as progress:
+            features = features_of(drawn.pictures, self._inception, progress=progress)
+        return standard_figures(Seen.of(features), self._reference)
+
+    def real(self, drawn: Drawn) -> dict[str, Any]:
+        """Figures of the real pictures of the same items: what so few pictures get at best."""
+        rows = [self._row[ask.item.id] for ask in drawn.asks]
+        return standard_figures(Seen.of(self._features[rows]), self._reference)

@@ -21,7 +21,7 @@ from mmgen.evaluation.features import (
 )
 from mmgen.files import read_json
 
-MANIFEST = "manifest.json"
+MANIFEST, FEATURES = "manifest.json", "features.safetensors"
 RESTYLE = ("flat", "3d", "ink")  # one maker's drawings of the same things
 
 
@@ -77,6 +77,11 @@ def open_real(
     stack = np.stack(pictures)
     features = features_of(stack, extractor, cache=cache, progress=progress)
     return RealSet(tuple(items), stack, features, _hash(items, stack))
+
+
+def cache_of(folder: str | Path) -> Path:
+    """Where the features of the set in a folder are kept, unless another file is named."""
+    return Path(folder).absolute().parent / FEATURES
 
 
 def size_of(folder: str | Path) -> int:

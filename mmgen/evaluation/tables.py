@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,13 +145,14 @@ def _generator(result: Result) -> Iterator[Table]:
     ]
     heads = ["split", "pictures", "captions", "top-1 / top-5", "rank 5 % / median / 95 %"]
     yield Table("Rank of the true caption", heads, ranks)
-    standard = {name: found["standard"] for name, found in units.items() if "standard" in found}
+    standard = result.figures["standard"]
     if standard:
-        yield _standard("Standard metrics, trained pairs against the training pictures", standard)
+        rows = {**{name: standard[name] for name in units}, "real": standard["real"]}
+        yield _standard("Standard metrics, trained pairs against the training pictures", rows)
 
 
 def _standard(title: str, found: dict[str, Any]) -> Table:
-    heads = ["unit"] if "" not in found else []
+    heads = ["by"] if "" not in found else []
     heads += ["pictures", "FID", "sFID", "precision", "recall", "IS"]
     rows = []
     for name, figures in found.items():
@@ -160,8 +162,8 @@ def _standard(title: str, found: dict[str, Any]) -> Table:
 
 
 def number(value: float | None) -> str:
-    """A figure: whole if it is, else four places, or less where it is large."""
-    if value is None:
+    """A figure: whole if it is, else four places, or two where it is large; - for none."""
+    if value is None or math.isnan(value):
         return "-"
     if value == int(value) and abs(value) >= 1:
         return str(int(value))

@@ -27,7 +27,7 @@ from mmgen.evaluation import features, generator, inception, lpips
 from mmgen.evaluation.adm import write_samples
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.batches import evaluate_pictures, open_batch
-from mmgen.evaluation.held_out import encode
+from mmgen.evaluation.held_out import encode, fidelity
 from mmgen.evaluation.inception import Reference, Seen, standard_figures
 from mmgen.evaluation.likelihood import caption_likelihoods, caption_ranks
 from mmgen.evaluation.real import open_real
@@ -127,9 +127,13 @@ def test_a_generator_is_measured_unit_by_unit(measured: tuple[Path, str]) -> Non
         assert all(speed > 0 for speed in unit["pictures_a_second"].values())
         found = unit["sets"]["train"]
         assert found["concept"]["count"] == 5 and -1 <= found["copying"]["median"] <= 1
-        assert unit["standard"]["pictures"] == 5 and unit["standard"]["fid"] > 0
     real = result.figures["real"]["train"]
     assert real["concept"]["top1"] == 1 > units["block"]["sets"]["train"]["concept"]["top1"]
+    standard = result.figures["standard"]
+    assert set(standard) == {"neighbor", "block", "real"} and standard["block"]["pictures"] == 5
+    # The training pictures themselves: all are inside, and few of them are still not all.
+    assert standard["real"]["precision"] == 1 and standard["real"]["fid"] > 0
+    assert standard["real"]["fid"] < standard["block"]["fid"]
     captions = result.figures["captions"]
     assert set(captions) == {"val", "test_pair", "test_concept"}
     assert captions["val"]["rank"]["low"] >= 1 and captions["val"]["pictures"] == 4  # all of them
@@ -250,6 +254,29 @@ def test_a_tokenizer_is_measured_on_val_alone(pipeline: Path, data: Path, tmp_pa
     vision = pipeline / "vision"
     code, said = run("tokenizer", vision, "--data", data, "--size", SIZE, "--json", out)
     assert code == 0 and Result.read(out).figures["val"]["psnr"] == found["val"]["psnr"]
+
+
+class Latents:
+    """A tokenizer without codes that darkens pictures a little."""
+
+    codebook_size = None
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents - 0.02
+
+
+def test_latents_have_no_code_use_and_every_batch_is_shown() -> None:
+    pixels, shown = torch.zeros(5, 3, SIZE, SIZE), []
+    found = fidelity(
+        Latents(), pixels.split(2), torch.device("cpu"), lambda x, y: shown.append(x - y)
+    )
+    assert found["pictures"] == 5 and found["codes_used"] is found["perplexity"] is None
+    assert found["psnr"] == pytest.approx(40, abs=1e-3)  # 10 log10(4 / 0.02^2)
+    assert [len(each) for each in shown] == [2, 2, 1]
+    assert torch.allclose(torch.cat(shown), torch.tensor(0.02))
 
 
 def test_test_splits_need_final(pipeline: Path, data: Path) -> None:
