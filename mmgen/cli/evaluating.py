@@ -56,6 +56,9 @@ Final = Annotated[
 def real(
     *,
     data: Data,
+    damage: Annotated[
+        bool, typer.Option("--damage", help="Also look at 600 damaged pictures, a scale for KID.")
+    ] = False,
     seed: Seed = 0,
     features_cache: Cache = None,
     json: Json = None,
@@ -63,20 +66,26 @@ def real(
     """Measure the emoji set's own pictures, whose figures are known: a check of the yardstick."""
     _check(json)
     with progress_of("Looking at the real pictures") as update:
+        from mmgen.evaluation.damage import damage_figures
         from mmgen.evaluation.expected import expected
         from mmgen.evaluation.features import FeatureExtractor
+        from mmgen.evaluation.judge import Judge
         from mmgen.evaluation.protocol import data_rules, features_rules, of_program
         from mmgen.evaluation.real import open_real, size_of
         from mmgen.evaluation.real_figures import real_figures
         from mmgen.evaluation.results import Result
         from mmgen.evaluation.tables import off
 
-        size, extractor = size_of(data), FeatureExtractor()
-        pictures = open_real(data, size, extractor, _cache(features_cache, data), update)
+        size, extractor, cache = size_of(data), FeatureExtractor(), _cache(features_cache, data)
+        pictures = open_real(data, size, extractor, cache, update)
+    judge = Judge(pictures, seed)
     with progress_of("Comparing them") as update:
-        figures = real_figures(pictures, seed, update)
+        figures = real_figures(judge, update)
+    if damage:
+        with progress_of("Damaging some") as update:
+            figures |= damage_figures(judge, extractor, cache=cache, progress=update)
     rules = {"features": features_rules(extractor), "data": data_rules(pictures), "seed": seed}
-    known = expected(size)
+    known = {name: value for name, value in expected(size).items() if name in figures}
     _tell(Result("real", rules, of_program("cpu"), figures), json, known)
     wrong = off(figures, known)
     if wrong:

@@ -40,8 +40,18 @@ COPYING = (
 )
 STYLE = "all .75 twemoji .67 noto .65 blob .45 flat .80 3d .89 ink .97"
 NEAREST_MEAN = 0.56
+# KID and concept score of damaged training pictures at 64x64: of 600 that chance chose.
+DAMAGE = {
+    "none": (0.000, 0.67, 0.86),
+    "resolution / 2": (0.028, 0.61, 0.81),
+    "resolution / 4": (0.110, 0.28, 0.52),
+    "resolution / 8": (0.223, 0.04, 0.08),
+    "noise": (0.116, 0.33, 0.56),
+    "captions permuted": (0.000, 0.003, 0.005),
+}
 
 SHARE = 0.01  # spread of a share
+CHOSEN = 0.04  # spread of a share among 600: twice its deviation
 ROUNDING, DRAWS = 0.0005, 0.03  # of KID: absolute, and relative to it
 
 
@@ -78,6 +88,10 @@ def expected(size: int) -> dict[str, Expected]:
         found |= {f"copying/{n}": Expected(v, SHARE) for n, v in _pairs(COPYING)}
         found |= {f"style/{n}": Expected(v, SHARE) for n, v in _pairs(STYLE)}
         found["style/by nearest mean"] = Expected(NEAREST_MEAN, SHARE)
+        for name, (distance, top1, top5) in DAMAGE.items():
+            found[f"damage/{name}/kid"] = _kid(distance)
+            found[f"damage/{name}/top1"] = Expected(top1, CHOSEN)
+            found[f"damage/{name}/top5"] = Expected(top5, CHOSEN)
     return found
 
 

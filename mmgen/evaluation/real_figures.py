@@ -24,17 +24,14 @@ CUTS = 5  # into halves
 Figures = Iterator[tuple[str, float]]
 
 
-def real_figures(
-    real: RealSet, seed: int = 0, progress: Progress | None = None
-) -> dict[str, float]:
-    """All figures of real pictures, by name.
+def real_figures(judge: Judge, progress: Progress | None = None) -> dict[str, float]:
+    """All figures of real pictures as they are, by name.
 
     Args:
-        real: the whole set.
-        seed: of the cuts and draws of KID.
+        judge: of the whole set; its seed is that of the cuts and draws of KID.
         progress: called with parts done and parts in all.
     """
-    judge = Judge(real, seed)
+    real, seed = judge.real, judge.seed
     styles = sorted({item.style for item in real.items})
     parts = (
         _retrieval(real, styles),

@@ -27,8 +27,10 @@ from mmgen.evaluation import features, generator, inception, lpips
 from mmgen.evaluation.adm import write_samples
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.batches import evaluate_pictures, open_batch
+from mmgen.evaluation.damage import damage_figures
 from mmgen.evaluation.held_out import encode, fidelity
 from mmgen.evaluation.inception import Reference, Seen, standard_figures
+from mmgen.evaluation.judge import Judge
 from mmgen.evaluation.likelihood import caption_likelihoods, caption_ranks
 from mmgen.evaluation.real import open_real
 from mmgen.evaluation.real_figures import real_figures
@@ -215,16 +217,17 @@ def test_the_rank_counts_captions_that_are_likelier(
 
 def test_real_pictures_are_measured_and_shown(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
-    code, said = run("real", "--data", data, "--features-cache", tmp_path / "f", "--json", out)
+    cache = ("--features-cache", tmp_path / "f")
+    code, said = run("real", "--data", data, "--damage", *cache, "--json", out)
     assert code == 0, said
-    assert "concept/noto/top1" in said and "features.hash" in said
+    assert all(name in said for name in ("concept/noto/top1", "damage/noise", "features.hash"))
     result = Result.read(out)
     assert result.figures["concept/test_pair/top1"] == 1  # patterns are the same in every style
 
 
 def test_figures_of_real_pictures_are_those_of_the_yardstick(data: Path) -> None:
     real = open_real(data, SIZE, Small())
-    found = real_figures(real, seed=3)
+    found = real_figures(Judge(real, seed=3))
     assert {"kid/halves/everything", "kid/3d,ink", "style/by nearest mean"} <= set(found)
     assert found["retrieval/noto>blob/top1"] == 1
     assert found["copying/test_pair/high"] <= 1 + 1e-6
@@ -233,7 +236,18 @@ def test_figures_of_real_pictures_are_those_of_the_yardstick(data: Path) -> None
     assert sum(name.startswith("retrieval/") for name in found) == 2 * len(styles) * 5
     assert abs(found["kid/halves/everything"]) < abs(found["kid/3d,ink"])
     shuffled = type(real)(real.items, real.pictures, real.features[::-1], real.hash)
-    assert real_figures(shuffled)["retrieval/noto>blob/top1"] < 1
+    assert real_figures(Judge(shuffled))["retrieval/noto>blob/top1"] < 1
+
+
+def test_damage_is_seen_by_both_figures_and_wrong_captions_by_one(data: Path) -> None:
+    judge = Judge(open_real(data, SIZE, Small()))
+    found = damage_figures(judge, Small())
+    assert found["damage/none/top1"] == 1 and abs(found["damage/none/kid"]) < 0.01
+    assert found["damage/resolution / 8/top1"] < 1  # the patterns have 4x4 cells of 4 pixels
+    assert found["damage/resolution / 8/kid"] > found["damage/resolution / 2/kid"]
+    assert found["damage/captions permuted/kid"] == found["damage/none/kid"]
+    assert found["damage/captions permuted/top1"] < 0.5
+    assert found == damage_figures(judge, Small()) and len(found) == 18
 
 
 def test_the_set_of_real_pictures_must_be_there(tmp_path: Path) -> None:
