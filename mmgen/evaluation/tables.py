@@ -147,8 +147,8 @@ def _generator(result: Result) -> Iterator[Table]:
     yield Table("Rank of the true caption", heads, ranks)
     standard = result.figures["standard"]
     if standard:
-        rows = {**{name: standard[name] for name in units}, "real": standard["real"]}
-        yield _standard("Standard metrics, trained pairs against the training pictures", rows)
+        by = {**{name: standard[name] for name in units}, "real": standard["real"]}
+        yield _standard("Standard metrics, trained pairs against the training pictures", by)
 
 
 def _standard(title: str, found: dict[str, Any]) -> Table:
