@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"errors", "noise", "portable", "kernels", "files", "config", "saving", "progress"}
-LEAVES |= {"words"}
+LEAVES |= {"waves", "words"}
 MAY = {
     "leaves": {"leaves"},
     "data": {"leaves", "data"},

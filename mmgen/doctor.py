@@ -48,7 +48,9 @@ def _torch_findings() -> list[Finding]:
     return [
         Finding("torch", torch.__version__),
         Finding("device", device, why),
-        Finding("threads", threads, "change with --threads or OMP_NUM_THREADS"),
+        Finding(
+            "threads", threads, "change with OMP_NUM_THREADS, or with --threads of mmgen sample"
+        ),
         Finding("dtype", "float32", "weights are stored in half precision and load as float32"),
         Finding(
             "attention",

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import mmgen
+from mmgen import rendering
+from mmgen.calling import request_of
 from mmgen.config import to_dict
 from mmgen.devices import usable_device
 from mmgen.drawing import draw_codes, draw_stepwise
@@ -27,7 +29,7 @@ from mmgen.pipeline_folder import (
     load_parts,
     read_info,
 )
-from mmgen.request import Frames, Request, choose_schedule, random_seed, settings_of, subjects_of
+from mmgen.request import Frames, Request
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +50,6 @@ __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefa
 
 OutputType = Literal["pil", "codes"]
 Weights = Literal["float", "int8"]
-DECODED_PIXELS = 2**18  # of pictures that the visual tokenizer decodes together
 
 
 @dataclass
@@ -108,8 +109,9 @@ class Pipeline:
         """Load a pipeline.
 
         Args:
-            name_or_folder: a folder, or the name of a shipped pipeline (None: the default one). A
-                bare name never reaches the network.
+            name_or_folder: a folder, the name of a shipped pipeline (None: the default one), or a
+                published checkpoint of `mmgen models` as "SYSTEM/NAME", which is downloaded and
+                imported at its first use. A name without a slash never reaches the network.
             text_encoder: folder of the T5 encoder that published text-to-image weights were
                 trained with, if the pipeline's folder holds none; a name such as
                 "google/flan-t5-xl" is fetched from the Hugging Face hub.
@@ -189,7 +191,7 @@ class Pipeline:
         self,
         prompt: str | list[str] | None = None,
         *,
-        class_labels: int | Sequence[int] | None = None,
+        class_labels: int | Sequence[int] | Tensor | None = None,
         frames: Tensor | Sequence[Frames] | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
@@ -279,6 +281,14 @@ class Pipeline:
             output.images = self.render(codes)
         return output
 
+    def request(self, prompt: str | list[str] | None = None, **settings: Any) -> Request:
+        """Check the arguments of a call, except `output_type` and `progress`; fill in the defaults.
+
+        Raises:
+            UserError: as in a call.
+        """
+        return request_of(self, prompt, **settings)
+
     def stream(self, prompt: str | list[str] | None = None, **settings: Any) -> Iterator[Step]:
         """Yield the pictures in progress, a `Step` at a time; `render(step.codes)` shows them.
 
@@ -288,34 +298,11 @@ class Pipeline:
 
     def render(self, codes: Tensor) -> list[Image.Image]:
         """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
-        from mmgen.sample.pictures import to_pil
-
-        return [image for pixels in self._decoded(codes) for image in to_pil(pixels)]
+        return rendering.pictures(self, codes)
 
     def render_clips(self, codes: Tensor) -> list[list[Image.Image]]:
         """Decode codes (B, t, h, w) to clips, a list of frames each."""
-        from mmgen.sample.pictures import to_pil
-
-        clips = (clip for pixels in self._decoded(codes) for clip in pixels)  # (3, T, H, W)
-        return [to_pil(clip.transpose(0, 1)) for clip in clips]
-
-    @property
-    def draws_clips(self) -> bool:
-        """Whether calls draw clips and not pictures."""
-        return self.grid[0] > 1
-
-    def _decoded(self, codes: Tensor) -> Iterator[Tensor]:
-        """Pixels of a few pictures or clips at a time."""
-        import torch
-
-        from mmgen import request
-        from mmgen.tokenizers_vis.protocol import Codes
-
-        together = min(request.BATCH, DECODED_PIXELS // self.info.image_size**2)
-        with torch.inference_mode():
-            for part in torch.split(codes, max(1, together)):
-                latent = part.is_floating_point()
-                yield self.vision.decode(Codes(None, part) if latent else Codes(part))
+        return rendering.clips(self, codes)
 
     def caption(
         self,
@@ -353,62 +340,15 @@ class Pipeline:
             f"The weights of '{self.info.name}' only draw; they read and write no text."
         )
 
-    # -- a call, step by step --------------------------------------------------------------------
-
-    def request(
-        self,
-        prompt: str | list[str] | None = None,
-        *,
-        class_labels: int | Sequence[int] | None = None,
-        frames: Tensor | Sequence[Frames] | None = None,
-        negative_prompt: str | None = None,
-        num_images_per_prompt: int = 1,
-        seed: int | list[int] | None = None,
-        unit: str | None = None,
-        order: str | None = None,
-        num_inference_steps: int | Sequence[int] | None = None,
-        solver: Solver | None = None,
-        reproducible: bool = False,
-        **drawing: Any,
-    ) -> Request:
-        """Check the arguments of a call and fill in the defaults.
-
-        Args:
-            prompt, class_labels, frames, negative_prompt, num_images_per_prompt, seed, unit,
-                order, num_inference_steps, solver, reproducible: as in a call.
-            drawing: guidance and filters of a call.
-
-        Raises:
-            UserError: as in a call.
-        """
-        from mmgen.deciders import flow_of, sub_tokens_of
-        from mmgen.noise import picture_seeds
-        from mmgen.prefixes import check_subjects
-
-        subjects = subjects_of(prompt, class_labels, num_images_per_prompt, frames)
-        count = sub_tokens_of(self)
-        each = settings_of(self.info.sampling, count, **drawing)
-        settings, sub_tokens = each[0], each if count > 1 else ()
-        flow = flow_of(self, solver, num_inference_steps, drawing)
-        if negative_prompt and not settings.guidance.enabled:
-            raise ConfigError(
-                "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
-            )
-        if order is None:  # an order is free to choose its unit
-            unit = unit or self.info.sampling.unit
-        chosen, plan = choose_schedule(self.transformer.config, self.grid, unit, order)
-        seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
-        negative = negative_prompt or ""
-        request = Request(
-            subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens, flow
-        )
-        check_subjects(self, request)
-        return request
-
     @property
     def grid(self) -> Grid:
         """(t, h, w) of the pictures or clips."""
         return self.transformer.config.grid
+
+    @property
+    def draws_clips(self) -> bool:
+        """Whether calls draw clips and not pictures."""
+        return self.grid[0] > 1
 
     @property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ from mmgen.request import Frames
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmgen.models.conditions import Given
+    from mmgen.models.conditions import ClassConfig, Given
     from mmgen.models.decodable import Prefix
     from mmgen.models.text import TextTokenizer
     from mmgen.models.unified import UnifiedModel
@@ -93,7 +93,8 @@ def part_read(pipe: Pipeline, prompt: str) -> str | None:
     longest: int = pipe.two_way()[1].config.max_text
     if len(pipe.text.ids(prompt, longest + 1)) <= longest:
         return None
-    return pipe.text.decode(pipe.text.ids(prompt, longest))
+    read: str = pipe.text.decode(pipe.text.ids(prompt, longest))
+    return read.rstrip("\ufffd")  # of a letter that was cut in two
 
 
 def prefix_of(pipe: Pipeline, request: Request) -> Prefix:
@@ -159,10 +160,9 @@ def _given(pipe: Pipeline, request: Request) -> Given:
 
 
 def _refuse_classes(pipe: Pipeline, request: Request) -> None:
-    classes: int = pipe.transformer.config.condition.classes  # type: ignore[union-attr]
-    wrong = [s for s in request.subjects if isinstance(s, int) and not 0 <= s <= classes]
+    condition: ClassConfig = pipe.transformer.config.condition  # type: ignore[union-attr,assignment]
+    classes, null = condition.classes, condition.null
+    wrong = [s for s in request.subjects if isinstance(s, int) and not 0 <= s < classes + null]
     if wrong:
-        raise UserError(
-            f"There is no class {wrong[0]}; give labels from 0 to {classes - 1} ({classes} is no "
-            "class in particular)."
-        )
+        more = f" ({classes} is no class in particular)" if null else ""
+        raise UserError(f"There is no class {wrong[0]}; give labels from 0 to {classes - 1}{more}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mmgen.sample.guidance import Ramp
 
 BATCH = 64  # pictures decoded together; more would save no time and need more memory
+MOST_GUIDANCE = 1000  # far above any use; with larger scales logits overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +122,7 @@ class Request:
 
 def subjects_of(
     prompt: str | Sequence[str] | None,
-    class_labels: int | Sequence[int] | None,
+    class_labels: int | Sequence[int] | Tensor | None,
     each: int,
     frames: Tensor | Sequence[Frames] | None = None,
 ) -> list[Subject]:
@@ -167,13 +169,19 @@ def _beginnings(frames: Tensor | Sequence[Frames]) -> Sequence[Frames]:
     return frames
 
 
-def _labels(labels: int | Sequence[int]) -> list[int]:
-    given: list[Any] = list(labels) if isinstance(labels, (list, tuple, range)) else [labels]
-    if any(not isinstance(label, int) or isinstance(label, bool) for label in given):
-        raise UserError(f"Class labels are whole numbers, not {labels!r}.")
+def _labels(labels: int | Sequence[int] | Tensor) -> list[int]:
+    plain: Any = labels.tolist() if hasattr(labels, "tolist") else labels  # of a tensor or an array
+    given = list(plain) if isinstance(plain, (list, tuple, range)) else [plain]
     if not given:
         raise UserError("The list of class labels is empty; give at least one.")
-    return given
+    return [_label(each, labels) for each in given]
+
+
+def _label(label: Any, labels: Any) -> int:
+    plain = label.item() if hasattr(label, "item") else label  # of a number of NumPy
+    if not isinstance(plain, int) or isinstance(plain, bool):
+        raise UserError(f"Class labels are whole numbers, not {labels!r}.")
+    return plain
 
 
 def settings_of(
@@ -205,12 +213,12 @@ def settings_of(
     start, stop = guidance_interval or (0.0, None)
     ramp = guidance_ramp or usual.guidance_ramp
     warmth = _first(temperature, usual.temperature)
-    scale = _first(guidance_scale, usual.guidance_scale)
+    scales = _spread("guidance_scale", _first(guidance_scale, usual.guidance_scale), sub_tokens)
+    if MOST_GUIDANCE < max(scales) < math.inf:  # and infinity, as nan, is refused below
+        raise ConfigError(f"guidance_scale must be {MOST_GUIDANCE} at most, not {max(scales)}.")
     return tuple(
         DecodeSettings(replace(draw, temperature=t), Guidance(s, start, stop, ramp=ramp))
-        for t, s in zip(
-            _spread("temperature", warmth, sub_tokens), _spread("guidance_scale", scale, sub_tokens)
-        )
+        for t, s in zip(_spread("temperature", warmth, sub_tokens), scales)
     )
 
 
@@ -247,7 +255,7 @@ def choose_schedule(
     from mmgen.models.schedule import make_schedule
     from mmgen.models.units import plan_for
 
-    candidates = (config.unit(unit),) if unit else config.units
+    candidates = config.units if unit is None else (config.unit(unit),)
     if order is None:
         return candidates[0], plan_for(candidates[0], grid)
     free = [each for each in candidates if each.order == "random"]

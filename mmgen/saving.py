@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,6 +18,7 @@ from mmgen.files import read_json, replacing, write_json
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -67,9 +69,9 @@ class Saved:
         if found != cls.__name__:
             raise CheckpointError(f"{folder} holds a {found}, not a {cls.__name__}.")
         config = from_dict(cls.config_class, data, str(folder / CONFIG_FILE))
-        model = cls(config)  # type: ignore[call-arg]
+        model: Any = cls(config)  # type: ignore[call-arg]
         load_strictly(model, read_tensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
-        return model.eval()  # type: ignore[attr-defined, no-any-return]
+        return model.eval()  # type: ignore[no-any-return]
 
     @property
     def fingerprint(self) -> str:
@@ -107,20 +109,60 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     return {name: t.float() if t.dtype in half else t for name, t in tensors.items()}
 
 
-def load_strictly(model: Any, tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Load a state dict into `model`, naming the first tensors that do not fit.
+def load_strictly(network: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Load a state dict into a network, strictly both ways.
+
+    Args:
+        network: whose tensors are overwritten.
+        tensors: by name.
+        where: what to call the file in messages.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected or of another shape.
+        CheckpointError: as `refuse_misfits`; the network stays as it was.
     """
-    expected = model.state_dict()
-    wrong = [f"{name} is missing" for name in expected if name not in tensors]
-    wrong += [f"{name} is unexpected" for name in tensors if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
+    refuse_misfits(network.state_dict(), tensors, where)
+    network.load_state_dict(tensors)
+
+
+def refuse_misfits(
+    own: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    where: str,
+    called: Callable[[str], str] = str,
+) -> None:
+    """Refuse tensors that are not those of a network.
+
+    Args:
+        own: the network's, by name.
+        tensors: those that shall take their place.
+        where: what to call the file in messages.
+        called: what to call a tensor in messages, by its name.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape; names the first three.
+    """
+    faults = {
+        "lacks": [name for name in own if name not in tensors],
+        "has": [name for name in tensors if name not in own],
+    }
+    for verb, names in faults.items():
+        if names:
+            raise CheckpointError(
+                f"{where} {verb} {listed('tensor', names, called)} for this network."
+            )
+    shapes = [
+        f"{called(name)} {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if tensors[name].shape != tensor.shape
     ]
-    if wrong:
-        raise CheckpointError(f"{where} does not fit this model: {'; '.join(wrong[:3])}.")
-    model.load_state_dict(tensors)
+    if shapes:
+        raise CheckpointError(
+            f"{where} holds other sizes ({'; '.join(shapes[:3])}); check the configuration."
+        )
+
+
+def listed(noun: str, names: Sequence[str], called: Callable[[str], str] = str) -> str:
+    """The first three of several things by name: "the tensors a, b, c and 4 more"."""
+    first = ", ".join(map(called, names[:3]))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"the {noun}{'s' if len(names) > 1 else ''} {first}{more}"

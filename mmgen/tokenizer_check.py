@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,27 @@ import torch
 from torch import Tensor
 
 from mmgen.components import load_component
+from mmgen.data.clip_set import ClipSet
 from mmgen.data.dataset import ImageTextDataset
+from mmgen.data.sources import open_source
 from mmgen.devices import usable_device
 from mmgen.errors import CheckpointError, UserError
 from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, read_info
 from mmgen.sample.pictures import grid, save_picture, to_pil
-from mmgen.tokenizers_vis.metrics import psnr, ssim
+from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer
+from mmgen.tokenizers_vis.larp import LarpTokenizer
+from mmgen.tokenizers_vis.metrics import SSIM_WINDOW, psnr, ssim
+from mmgen.tokenizers_vis.protocol import Codes
+from mmgen.tokenizers_vis.seed import SeedTokenizer
 from mmgen.tokenizers_vis.usage import CodebookUsage
+from mmgen.tokenizers_vis.video_conv import VideoConvTokenizer
 from mmgen.train.datasets import held_out_pixels
 
-SHOWN = 12  # pictures in the side-by-side view
+SHOWN = 12  # pictures, or frames of a clip, in a row of the side-by-side view
+SHOWN_CLIPS = 4
 SIZE = 64  # pixels a side, unless a pipeline knows better
+FRAMES = 17  # that are read of a clip, unless the tokenizer knows better; NBP's clips have 17
+CLIPS = (CausalVideoTokenizer, LarpTokenizer, VideoConvTokenizer)
 
 
 @dataclass
@@ -33,13 +43,15 @@ class CodeUse:
         used: share of the codebook that occurs.
         perplexity: exp of the entropy of the code frequencies.
         codebook_size: K.
-        tokens: codes a picture, each of which costs log2 K bits.
+        tokens: codes a picture or a frame, each of which costs log2 K bits.
+        each: "picture" or "frame".
     """
 
     used: float
     perplexity: float
     codebook_size: int
-    tokens: int
+    tokens: float
+    each: str = "picture"
 
     def lines(self) -> list[str]:
         """The figures in words."""
@@ -48,36 +60,38 @@ class CodeUse:
         return [
             f"code use    {self.used:.1%} ({codes} of {self.codebook_size})",
             f"perplexity  {self.perplexity:.0f}",
-            f"bits        {bits:.0f} a picture ({self.tokens} tokens)",
+            f"bits        {bits:.0f} a {self.each} ({round(self.tokens, 1):g} tokens)",
         ]
 
 
 @dataclass
 class TokenizerCheck:
-    """Figures of one tokenizer on one data set; means over pictures.
+    """Figures of one tokenizer on one data set; means over pictures, or over all frames of clips.
 
     Args:
         model: what was checked, `data` on what.
-        pictures: how many.
+        looked_at: how many, in words.
         psnr: dB. `ssim`: 0 to 1.
         use: of the codebook; None for continuous latents.
         report: the data set's bad samples.
-        pairs: (2S, 3, H, W) originals, then reconstructions.
+        cropping: how many were cropped; None: none.
+        rows: of the side-by-side view, (S, 3, H, W) each: originals, then their reconstructions.
     """
 
     model: str
     data: str
-    pictures: int
+    looked_at: str
     psnr: float
     ssim: float
     use: CodeUse | None
     report: str
-    pairs: Tensor
+    cropping: str | None
+    rows: list[Tensor]
 
     def lines(self) -> list[str]:
         """The figures in words."""
         return [
-            f"{self.model} on {self.pictures} pictures of {self.data}",
+            f"{self.model} on {self.looked_at} of {self.data}",
             f"PSNR        {self.psnr:.2f} dB",
             f"SSIM        {self.ssim:.3f}",
             *(self.use.lines() if self.use else ["code use    none: continuous latents"]),
@@ -86,8 +100,10 @@ class TokenizerCheck:
 
     def save(self, path: Path) -> None:
         """Write the side-by-side picture."""
-        columns = len(self.pairs) // 2
-        sheet = grid(to_pil(self.pairs), columns=columns, scale=2)
+        columns = max(map(len, self.rows))
+        cells = torch.cat([_padded(row, columns) for row in self.rows])
+        scale = 2 if cells.shape[-1] <= 128 else 1
+        sheet = grid(to_pil(cells), columns=columns, scale=scale)
         save_picture(sheet, path, {"tokenizer": self.model, "data": self.data})
 
 
@@ -100,13 +116,13 @@ def check_tokenizer(
     progress: Callable[[int, int], None],
     device: str | None = None,
 ) -> TokenizerCheck:
-    """Reconstruct pictures and measure.
+    """Reconstruct pictures or clips and measure.
 
     Args:
         model: folder of a tokenizer or of a pipeline, or the name of a shipped pipeline.
-        data: what `open_source` reads.
+        data: what `open_source` reads; for a tokenizer of clips, what `ClipSet` reads.
         size: pixels a side; None: what the pipeline was trained on, or 64.
-        limit: most pictures, at least 1.
+        limit: most pictures or clips, at least 1.
         progress: called with pictures done and pictures in all.
         device: where it runs; None: see `usable_device`.
 
@@ -117,43 +133,115 @@ def check_tokenizer(
     tokenizer, own_size = load_tokenizer(model)
     tokenizer.to(place)
     size = own_size if size is None else size
-    tokenizer.grid_for((size, size))
-    dataset = ImageTextDataset(data, image_size=size, drop_caption=0.0)
-    total = min(limit, len(dataset))
+    if size < SSIM_WINDOW:
+        raise UserError(f"SSIM needs pictures of {SSIM_WINDOW} pixels a side or more, not {size}.")
+    moving = isinstance(tokenizer, CLIPS)
+    samples = _clips(tokenizer, data, size) if moving else _pictures(tokenizer, data, size)
+    total = min(limit, len(samples))
     codebook_size = tokenizer.codebook_size
     usage = CodebookUsage(codebook_size, window=total) if codebook_size else None
-    scores, originals, rebuilt, seen = [], [], [], 0
-    for batch in held_out_pixels(dataset):
+    scores, view, seen = [], _View(moving), 0
+    for batch in _batches(samples):
         pixels = batch[: limit - seen]
         codes = tokenizer.encode(pixels.to(place))
         if usage is not None:
-            usage.update(codes.indices.cpu())
-        again = tokenizer.decode(codes).clamp(-1, 1).cpu()
-        scores.append(torch.stack([psnr(again, pixels), ssim(again, pixels)], dim=1))
-        if seen < SHOWN:
-            originals.append(pixels[: SHOWN - seen])
-            rebuilt.append(again[: SHOWN - seen])
+            usage.update(codes.indices)
+        again = _frames(_decoded(tokenizer, codes, moving and pixels.ndim == 5)).clamp(-1, 1).cpu()
+        originals = _frames(pixels)[
+            : len(again)
+        ]  # frames behind the last whole group are not coded
+        scores.append(torch.stack([psnr(again, originals), ssim(again, originals)], dim=1))
+        view.add(originals, again)
         seen += len(pixels)
         progress(seen, total)
         if seen >= limit:
             break
     if not seen:
-        raise UserError(f"{data} holds no picture that can be read. {dataset.report()}")
+        raise UserError(f"{data} holds nothing that can be read. {samples.report()}")
+    frames = sum(map(len, scores))
     mean = torch.cat(scores).mean(0)
     use = None
     if usage is not None:
-        tokens = math.prod(tokenizer.grid_for((size, size)))
-        use = CodeUse(usage.used, usage.perplexity, codebook_size, tokens)
+        each, tokens = ("frame" if moving else "picture"), int(usage.counts.sum()) / frames
+        use = CodeUse(usage.used, usage.perplexity, codebook_size, tokens, each)
     return TokenizerCheck(
         model=model,
         data=data,
-        pictures=seen,
+        looked_at=f"{seen} clips ({frames} frames)" if moving else f"{seen} pictures",
         psnr=float(mean[0]),
         ssim=float(mean[1]),
         use=use,
-        report=dataset.report(),
-        pairs=torch.cat([*originals, *rebuilt]),
+        report=samples.report(),
+        cropping=samples.cropping(),
+        rows=view.rows,
     )
+
+
+class _View:
+    """Rows of the side-by-side view: of all pictures together, or of each clip."""
+
+    def __init__(self, moving: bool) -> None:
+        self.rows: list[Tensor] = []
+        self._moving = moving
+
+    def add(self, originals: Tensor, again: Tensor) -> None:
+        """Take the first pictures, or frames of a clip, evenly spaced."""
+        if self._moving and len(self.rows) < 2 * SHOWN_CLIPS:
+            count = min(SHOWN, len(originals))
+            shown = torch.linspace(0, len(originals) - 1, count).round().long()
+            self.rows += [originals[shown], again[shown]]
+        elif not self._moving and not self.rows:
+            self.rows = [originals[:SHOWN], again[:SHOWN]]
+
+
+def _padded(row: Tensor, columns: int) -> Tensor:
+    return torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])])  # white
+
+
+def _pictures(tokenizer: Any, data: str, size: int) -> ImageTextDataset:
+    tokenizer.grid_for((size, size))
+    source = open_source(data, captioned=False)
+    return ImageTextDataset(source, image_size=size, drop_caption=0.0)
+
+
+def _clips(tokenizer: Any, data: str, size: int) -> ClipSet:
+    most = getattr(tokenizer.config, "clip", (FRAMES,))[0]
+
+    def fitting(frames: int) -> int:
+        return next((n for n in range(frames, 0, -1) if _takes(tokenizer, n, size)), 0)
+
+    if not fitting(most):
+        tokenizer.grid_for((most, size, size))  # says why
+    return ClipSet(data, size, most, fitting)
+
+
+def _takes(tokenizer: Any, frames: int, size: int) -> bool:
+    try:
+        tokenizer.grid_for((size, size) if frames == 1 else (frames, size, size))
+    except UserError:
+        return False
+    return True
+
+
+def _batches(samples: ImageTextDataset | ClipSet) -> Iterator[Tensor]:
+    """Pictures (B, 3, H, W), or clips (1, 3, T, H, W), those of one frame as pictures."""
+    if isinstance(samples, ImageTextDataset):
+        yield from held_out_pixels(samples)
+        return
+    for clip in samples:
+        yield clip[None] if clip.shape[1] > 1 else clip[None, :, 0]
+
+
+def _decoded(tokenizer: Any, codes: Codes, moving: bool) -> Tensor:
+    """Pixels of codes; Emu3 takes a clip of one latent frame for a picture unless told."""
+    decode = tokenizer.decode_clip if moving and hasattr(tokenizer, "decode_clip") else None
+    pixels: Tensor = (decode or tokenizer.decode)(codes)
+    return pixels
+
+
+def _frames(pixels: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W), or clips (B, 3, T, H, W), to pictures (N, 3, H, W)."""
+    return pixels if pixels.ndim == 4 else pixels.transpose(1, 2).flatten(0, 1)
 
 
 def load_tokenizer(model: str) -> tuple[Any, int]:
@@ -167,6 +255,11 @@ def load_tokenizer(model: str) -> tuple[Any, int]:
         pipeline = find_pipeline(model)
         folder, size = pipeline / "vision", read_info(pipeline).image_size
     tokenizer = load_component(folder)
+    if isinstance(tokenizer, SeedTokenizer):
+        raise CheckpointError(
+            f"{folder} holds a tokenizer of SEED, whose codes become pictures only through a "
+            "diffusion model; docs/published/seed.md shows how, and there is nothing to compare."
+        )
     if not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "decode")):
         kind = type(tokenizer).__name__
         raise CheckpointError(f"{folder} holds a {kind}; give the folder of a visual tokenizer.")

@@ -113,9 +113,10 @@ class ConditionalModel(nn.Module, Saved):
         return (each * weight[:, None]).sum() / total
 
     def sequence(self, condition: Given, codes: Tensor, plan: Plan) -> Rows:
-        """All rows of a finished picture behind its condition."""
+        """All rows of a finished picture behind its condition, but those without a place."""
         prefix = self.prefix(condition)
-        chosen = torch.arange(plan.rows)
+        rows = plan.rows - (len(plan.final_rows()) if self.config.positions == "order" else 0)
+        chosen = torch.arange(rows)
         image = self.image_rows(plan, chosen, codes, "", prefix.cursor)
         return concatenate([prefix.rows, image])
 
@@ -203,10 +204,11 @@ class ConditionalModel(nn.Module, Saved):
         """Rows (r,) of the table of learned positions."""
         before: int = self.config.condition.rows
         if self.config.positions == "order":
-            if before + plan.rows > self.config.longest:
+            places = before + plan.rows - len(plan.final_rows())  # the last block is never fed
+            if places > self.config.longest:
                 raise ConfigError(
                     f"These weights know {self.config.longest} places, and the sequence has "
-                    f"{before + plan.rows}; choose a smaller grid."
+                    f"{places}; choose a smaller grid."
                 )
             return before + chosen
         if plan.schedule.grid != self.config.grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,13 @@ class ConditionalConfig:
             raise ConfigError(f"taps must stand on 1 to {self.backbone.depth} blocks.")
         if self.backbone.adaln and not isinstance(self.condition, ClassConfig):
             raise ConfigError("backbone.adaln needs a condition of kind 'class'.")
+        if self.positions == "yx" and self.backbone.head_dim % 4:
+            raise ConfigError(
+                f"Heads of {self.backbone.head_dim} channels cannot carry rows and columns; the "
+                "width divided by the heads must be a multiple of 4."
+            )
+        if not 0 < self.rope_base < math.inf:
+            raise ConfigError(f"rope_base must be above 0 and finite, not {self.rope_base}.")
         if self.code_channels and isinstance(self.condition, WordConfig):
             raise ConfigError("code_channels leaves words without a table; leave it out.")
         if [tap.direction for tap in self.taps] == [ANY] and self.units:

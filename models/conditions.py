@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgen.config import later
 from mmgen.errors import ConfigError
 from mmgen.models.rows import Embedded
 from mmgen.models.words import NoCondition, NothingConfig, WordCondition, WordConfig, Words
@@ -26,11 +27,18 @@ class ClassConfig:
 
     Args:
         kind: which condition this is.
-        classes: labels are 0 .. classes - 1; one more row of the table is the null class.
+        classes: labels are 0 .. classes - 1.
+        null: one more row of the table is the null class; without it nothing can be guided.
     """
 
     kind: Literal["class"] = "class"
     classes: int = 1000
+    null: bool = later(True)
+
+    def __post_init__(self) -> None:
+        """Refuse a table without classes."""
+        if self.classes < 1:
+            raise ConfigError(f"There must be one class or more, not {self.classes}.")
 
     @property
     def rows(self) -> int:
@@ -80,12 +88,12 @@ ConditionConfig = ClassConfig | FeatureConfig | WordConfig | NothingConfig
 
 
 class ClassCondition(nn.Module):
-    """A table of classes, the null class last."""
+    """A table of classes, the null class last if there is one."""
 
     def __init__(self, config: ClassConfig, width: int) -> None:
         super().__init__()
         self.config = config
-        self.table = nn.Embedding(config.classes + 1, width)
+        self.table = nn.Embedding(config.classes + config.null, width)
         nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, labels: Given) -> Embedded:
@@ -99,17 +107,26 @@ class ClassCondition(nn.Module):
         return Embedded(x, torch.ones(len(labels), 1, dtype=torch.bool, device=labels.device))
 
     def null(self, labels: Given) -> Given:
-        """The null class in the shape of `labels`."""
+        """The null class in the shape of `labels`.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not self.config.null:
+            raise ConfigError(
+                "These weights have no null class to be guided by; leave guidance off (scale 1)."
+            )
         return torch.full_like(self._checked(labels), self.config.classes)
 
     def _checked(self, labels: Given) -> Tensor:
         if not isinstance(labels, Tensor):
             raise ConfigError("These weights draw classes; give class labels, not text.")
-        wrong = labels[(labels < 0) | (labels > self.config.classes)]
+        classes, null = self.config.classes, self.config.null
+        wrong = labels[(labels < 0) | (labels >= classes + null)]
         if len(wrong):
+            more = f" ({classes} is the null class)" if null else ""
             raise ConfigError(
-                f"Class {int(wrong[0])} is unknown; give labels from 0 to {self.config.classes - 1}"
-                f" ({self.config.classes} is the null class)."
+                f"Class {int(wrong[0])} is unknown; give labels from 0 to {classes - 1}{more}."
             )
         return labels
 

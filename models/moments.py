@@ -9,11 +9,11 @@ Shapes: B sequences, E blocks, U labels, T times, M = U * T, W width.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
+
+from mmgen.waves import cosines_and_sines
 
 
 class Conditions(NamedTuple):
@@ -47,9 +47,6 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         """(...) float32 to (..., W)."""
-        half = self.channels // 2
-        step = torch.arange(half, dtype=torch.float32, device=level.device) / half
-        angle = level[..., None] * torch.exp(-math.log(10000) * step)
-        waves = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        waves = cosines_and_sines(level, self.channels)
         out: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return out

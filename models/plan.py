@@ -113,6 +113,7 @@ def compile_plan(
     start: str = "learned",
     noisy_context: bool = False,
     continuous: bool = False,
+    directions: str = "",
 ) -> Plan:
     """Compile a schedule to rows.
 
@@ -124,6 +125,8 @@ def compile_plan(
             since it is always `given` (NBP frame prediction: the first block has no reads).
         noisy_context: `self` only, training only (xAR): one noisy lane 0 instead of two lanes.
         continuous: `self` only: queries are noise, not mask tokens. `scale` orders always are.
+        directions: `neighbors` only: axes with a head, such as "yx" (default: those along which the
+            grid has more than one site). A head without neighbours still speaks of the first site.
 
     Raises:
         ConfigError: a prediction that the order does not take, or unequal blocks for `shift`.
@@ -137,7 +140,7 @@ def compile_plan(
     if (noisy_context or continuous) and prediction != "self":
         raise ConfigError(f"Noise rows go with prediction 'self', not '{prediction}'.")
     if prediction == "neighbors":
-        return _neighbors(schedule)
+        return _neighbors(schedule, directions)
     if prediction == "self":
         noise = continuous or noisy_context or schedule.order.startswith("scale:")
         query = Input.NOISE if noise else Input.MASK
@@ -205,7 +208,7 @@ def _hybrid(schedule: Schedule) -> Plan:
     )
 
 
-def _neighbors(schedule: Schedule) -> Plan:
+def _neighbors(schedule: Schedule, directions: str) -> Plan:
     if schedule.order != "neighbor":
         raise ConfigError(
             f"Prediction 'neighbors' goes with order 'neighbor', not '{schedule.order}'."
@@ -214,6 +217,8 @@ def _neighbors(schedule: Schedule) -> Plan:
     n = schedule.slots
     row_of_site = torch.argsort(schedule.site)
     axes = [axis for axis in range(3) if schedule.grid[axis] > 1] or [2]
+    if directions:
+        axes = sorted({*axes, *map("tyx".index, directions)})
     reads = torch.full((len(axes), n), NONE)
     for head, axis in enumerate(axes):
         has = schedule.coords[:, axis] > 0

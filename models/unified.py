@@ -5,78 +5,31 @@ names its unit (the schedule by which it is predicted), the rows of that schedul
 something follows, an end marker. Text tokens and markers stand at (p, p, p) and move p on by one, a
 picture stands at p + (t, y, x) and moves p on by the longest side of the grid.
 
-`forward` is for training: one pass over whole sequences, a loss for each kind of target. Decoding
-(`mmgen/sample/engine.py`) feeds the same rows, made by the same methods, block by block.
+Training is one pass over whole sequences, a loss for each kind of target. Decoding
+(`sample/engine.py`) feeds the same rows, made by the same methods, block by block.
 
 Shapes: B batch, R rows, N slots of a picture, W width, K codes, C channels of a code's vector.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgen.errors import ConfigError
-from mmgen.models.backbone import Backbone, BackboneConfig, make_norm
+from mmgen.models.backbone import Backbone, make_norm
 from mmgen.models.cache import KVCache
 from mmgen.models.heads import CategoricalHead, CodeTable, resolve_prefix
 from mmgen.models.plan import Input, Plan
 from mmgen.models.rope import axis_pairs, rope_table
 from mmgen.models.rows import Cursor, Rows, concatenate, row_mask
-from mmgen.models.units import Unit, find_unit, plan_for
+from mmgen.models.unified_config import END, UnifiedConfig
+from mmgen.models.units import Unit, plan_for
 from mmgen.saving import Saved
 
 __all__ = ["END", "CodeTables", "UnifiedConfig", "UnifiedModel", "Unit", "plan_for"]
-
-END = "end"  # the marker behind a picture
-
-
-@dataclass(frozen=True)
-class UnifiedConfig:
-    """Sizes of a `UnifiedModel`.
-
-    Args:
-        backbone: the transformer.
-        text_vocab: ids of the text tokenizer.
-        max_text: longest text in ids, `<bos>` included.
-        codebook_size: K.
-        code_channels: C.
-        grid: (t, h, w) of the pictures it was trained on.
-        units: the schedules it was trained on; the first is the default.
-        logit_width: channels of the vectors that logits are measured with.
-        rope_base: see `models/rope.py`.
-    """
-
-    backbone: BackboneConfig
-    text_vocab: int
-    max_text: int
-    codebook_size: int
-    code_channels: int
-    grid: tuple[int, int, int]
-    units: tuple[Unit, ...]
-    logit_width: int = 256
-    rope_base: float = 100.0
-
-    def __post_init__(self) -> None:
-        """Refuse units that could not be told apart."""
-        names = [unit.name for unit in self.units]
-        if not names or len(set(names)) < len(names) or END in names:
-            raise ConfigError(
-                f"units needs one entry or more, each with its own name and none called '{END}', "
-                f"not {names}."
-            )
-
-    def unit(self, name: str) -> Unit:
-        """The unit of that name.
-
-        Raises:
-            ConfigError: the weights were not trained on it.
-        """
-        return find_unit(self.units, name)
 
 
 class CodeTables(NamedTuple):
@@ -105,14 +58,14 @@ class UnifiedModel(nn.Module, Saved):
         self.code_embedding = CodeTable(
             config.codebook_size, config.code_channels, width, scale=0.5
         )
-        self.marker_names = (*(unit.name for unit in config.units), END)
+        self.marker_names = config.markers
         self.markers = nn.Embedding(len(self.marker_names), width)
-        self.starts = nn.Embedding(_longest_start(config), width)
+        self.starts = nn.Embedding(config.learned_starts(), width)
         self.mask_token = nn.Parameter(torch.randn(width) * 0.5)
         self.places = nn.ModuleList(nn.Embedding(size, width) for size in config.grid)
         self.head = CategoricalHead(
             config.backbone,
-            _directions(config),
+            config.directions(),
             config.codebook_size,
             config.code_channels,
             config.logit_width,
@@ -317,16 +270,3 @@ class UnifiedModel(nn.Module, Saved):
 
 
 _DISCRETE = (Input.SLOT, Input.START, Input.MASK)
-
-
-def _plans(config: UnifiedConfig) -> list[Plan]:
-    return [plan_for(unit, config.grid) for unit in config.units]
-
-
-def _directions(config: UnifiedConfig) -> tuple[str, ...]:
-    return tuple(sorted({name for plan in _plans(config) for name in plan.heads}))
-
-
-def _longest_start(config: UnifiedConfig) -> int:
-    learned = [plan.source[plan.input == Input.START] for plan in _plans(config)]
-    return int(torch.cat(learned).max()) + 1 if any(map(len, learned)) else 1

@@ -22,6 +22,8 @@ class Unit:
         weight: how often training draws it.
         start: how shift decides its first block: learned, hybrid or given (`compile_plan`).
         continuous: a block is asked for by noise, not by mask tokens: it holds latents.
+        directions: of heads that `neighbors` has whatever the grid is, such as "yx"
+            (`compile_plan`).
     """
 
     name: str
@@ -30,6 +32,17 @@ class Unit:
     weight: float = 1.0
     start: Literal["learned", "hybrid", "given"] = later("learned")
     continuous: bool = later(False)
+    directions: str = later("")
+
+    def __post_init__(self) -> None:
+        """Refuse directions that are no axes, or that nothing reads."""
+        if set(self.directions) - set("tyx") or (
+            self.directions and self.prediction != "neighbors"
+        ):
+            raise ConfigError(
+                f"directions of unit '{self.name}' must be letters of tyx, for prediction "
+                f"'neighbors' alone, not '{self.directions}'."
+            )
 
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
@@ -56,7 +69,13 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
         sites = grid[0] * grid[1] * grid[2]
         order = f"random:{seed}:{min(sites, max(2, round(sites**0.5)))}"
     schedule = make_schedule(order, grid)
-    plan = compile_plan(schedule, unit.prediction, start=unit.start, continuous=unit.continuous)
+    plan = compile_plan(
+        schedule,
+        unit.prediction,
+        start=unit.start,
+        continuous=unit.continuous,
+        directions=unit.directions,
+    )
     if (plan.input == Input.NOISE).any() and not unit.continuous:
         raise ConfigError(f"Order '{order}' draws continuous latents; this model draws codes.")
     return plan

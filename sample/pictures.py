@@ -158,10 +158,19 @@ def save_clip(
     Raises:
         UserError: a suffix that holds no clips, or as in `save_picture`.
     """
-    if PICTURE_FORMATS.get(Path(path).suffix.lower()) == "JPEG":
-        raise UserError(f"{path} holds no clips; end its name in one of {', '.join(CLIP_ENDINGS)}.")
+    check_clip_ending(path)
     rest = {"append_images": list(frames[1:]), "duration": round(1000 / fps), "loop": 0}
     _save(frames[0], path, recipe, {"save_all": True, **rest})
+
+
+def check_clip_ending(path: str | Path) -> None:
+    """Refuse the name of a picture that holds no clip.
+
+    Raises:
+        UserError: the suffix is that of a still picture.
+    """
+    if PICTURE_FORMATS.get(Path(path).suffix.lower()) == "JPEG":
+        raise UserError(f"{path} holds no clips; end its name in one of {', '.join(CLIP_ENDINGS)}.")
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

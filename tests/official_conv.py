@@ -120,17 +120,20 @@ def llamagen(
     """A VQ tokenizer of LlamaGen: the same networks, other names, coarse to fine in the decoder."""
     last = len(mult) - 1
     vqgan = encoder(ch, mult, blocks, (last,), z) | decoder(ch, back, blocks, (last,), z)
-    shapes: Shapes = {}
-    for key, shape in vqgan.items():
-        for k, part in enumerate(("block_1", "attn_1", "block_2")):
-            key = key.replace(f".mid.{part}.", f".mid.{k}.")
-        for i in range(len(mult)):
-            key = key.replace(f"encoder.down.{i}.", f"encoder.conv_blocks.{i}.")
-            key = key.replace(f"decoder.up.{i}.", f"decoder.conv_blocks.{last - i}.")
-        shapes[key.replace(".block.", ".res.")] = shape
+    shapes = {llamagen_name(key, len(mult)): shape for key, shape in vqgan.items()}
     shapes |= conv("quant_conv", z, embed, 1, 1) | conv("post_quant_conv", embed, z, 1, 1)
     shapes["quantize.embedding.weight"] = (codes, embed)
     return shapes | {"quantize.codebook_used": (65536,)}
+
+
+def llamagen_name(key: str, levels: int) -> str:
+    """LlamaGen's name of a tensor of VQGAN."""
+    for k, part in enumerate(("block_1", "attn_1", "block_2")):
+        key = key.replace(f".mid.{part}.", f".mid.{k}.")
+    for i in range(levels):
+        key = key.replace(f"encoder.down.{i}.", f"encoder.conv_blocks.{i}.")
+        key = key.replace(f"decoder.up.{i}.", f"decoder.conv_blocks.{levels - 1 - i}.")
+    return key.replace(".block.", ".res.")
 
 
 def magvit2(ch: int, mult: Sequence[int], blocks: int, bits: int) -> Shapes:

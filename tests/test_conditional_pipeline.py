@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -48,6 +49,34 @@ def test_classes_are_drawn_and_recorded(classes: Pipeline) -> None:
     assert torch.equal(alone.codes, again.codes[1:])
     steps = classes.stream(class_labels=[2, 2, 0, 0], seed=5)
     assert torch.equal(last_step(steps).codes, output.codes)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([2, 0]),
+        np.array([2, 0]),
+        [np.int64(2), torch.tensor(0)],
+    ],
+)
+def test_labels_may_be_tensors_and_arrays(labels: Any, classes: Pipeline) -> None:
+    assert classes.request(class_labels=labels).subjects == [2, 0]
+    assert classes.request(class_labels=labels[0]).subjects == [2]
+    with pytest.raises(UserError, match="whole numbers"):
+        classes.request(class_labels=torch.tensor([0.5]))
+    with pytest.raises(UserError, match="whole numbers"):
+        classes.request(class_labels=torch.tensor([[1, 2]]))
+
+
+def test_a_text_encoder_is_refused_before_it_is_looked_for(
+    classes: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes.save_pretrained(tmp_path / "classes")
+    tiny_pipeline().save_pretrained(tmp_path / "own")
+    monkeypatch.setattr(TextEncoder, "from_pretrained", lambda _: pytest.fail("it was looked for"))
+    for name, said in (("classes", "read no text of a T5 encoder"), ("own", "of their own")):
+        with pytest.raises(UserError, match=f"{said}; leave the text encoder out"):
+            Pipeline.from_pretrained(tmp_path / name, text_encoder="some/t5")
 
 
 def test_guidance_and_the_null_class(classes: Pipeline) -> None:
@@ -198,7 +227,7 @@ def test_clips_are_frames(tmp_path: Path) -> None:
     output = pipe(class_labels=[1, 4], seed=2)
     assert pipe.draws_clips and not output.images and output.codes.shape == (2, 3, 4, 4)
     assert [[frame.size for frame in clip] for clip in output.frames] == [[(SIZE, SIZE)] * 3] * 2
-    files = write(output, tmp_path, 2)
+    files = [Path(line) for line in write(output, tmp_path, 2)]
     assert [file.name for file in files] == ["class-1.gif", "class-4.gif"]
     with Image.open(files[0]) as clip:
         assert (clip.n_frames, clip.size) == (3, (2 * SIZE, 2 * SIZE))

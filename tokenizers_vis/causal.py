@@ -8,6 +8,8 @@ Shapes: (B, C, T, H, W). Spec: nbp.md 2.1 (after MAGVIT-v2, arXiv 2310.05737).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,27 +18,41 @@ Stride = tuple[int, int, int]  # (time, rows, columns)
 
 
 class CausalConv(nn.Module):
-    """A 3-D convolution that repeats edge values: the first frame in front, borders around.
+    """A 3-D convolution that sees the past alone: it is padded in front of time and around frames.
 
     Args:
         inputs: channels.
         outputs: channels.
-        kernel: size on every axis, odd.
+        kernel: size on every axis, or (time, rows, columns); those of rows and columns are odd.
         stride: (time, rows, columns).
+        before: frames in front of the first; None: one less than the kernel has.
+        edges: what stands there and around: "replicate" the nearest values, or "constant", zeros.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, stride: Stride = (1, 1, 1)
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | Stride = 3,
+        stride: Stride = (1, 1, 1),
+        *,
+        before: int | None = None,
+        edges: Literal["replicate", "constant"] = "replicate",
     ) -> None:
         super().__init__()
-        self.border = kernel // 2
-        self.conv = nn.Conv3d(inputs, outputs, kernel, stride=stride)
+        time, rows, columns = (kernel,) * 3 if isinstance(kernel, int) else kernel
+        y, x = rows // 2, columns // 2
+        self.pads = (x, x, y, y, time - 1 if before is None else before, 0)
+        self.edges = edges
+        self.conv = nn.Conv3d(inputs, outputs, (time, rows, columns), stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, T, H, W) to (B, outputs, ceil(T/st), ceil(H/sh), ceil(W/sw))."""
-        n = self.border
-        if n:
-            x = F.pad(x, (n, n, n, n, 2 * n, 0), mode="replicate")
+        """(B, inputs, T, H, W) to (B, outputs, T', ceil(H/sh), ceil(W/sw)).
+
+        T' is ceil(T/st) where `before` is one less than the kernel.
+        """
+        if any(self.pads):
+            x = F.pad(x, self.pads, mode=self.edges)
         out: Tensor = self.conv(x)
         return out
 

@@ -22,6 +22,7 @@ from mmgen.saving import Saved
 from mmgen.tokenizers_vis.protocol import Codes, Quantized
 from mmgen.tokenizers_vis.quantizers import VQConfig, build_quantizer
 from mmgen.tokenizers_vis.vit import ViT, ViTConfig
+from mmgen.waves import angles
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class LarpConfig:
         """Refuse patches that do not tile the clip, and widths that the tables cannot share."""
         if self.tokens < 1:
             raise ConfigError("A LARP tokenizer needs at least 1 token.")
+        if self.token_base <= 0:
+            raise ConfigError(f"token_base must be above 0, not {self.token_base}.")
         for name in ("patch", "decoder_patch"):
             patch = getattr(self, name)
             if min(patch) < 1 or any(side % part for side, part in zip(self.clip, patch)):
@@ -183,10 +186,8 @@ class LarpTokenizer(nn.Module, Saved):
 
 def sine_table(places: Tensor, width: int, base: float = 10000.0) -> Tensor:
     """Sines then cosines of `place * base ** (-k / (width / 2))`: (R,) to (R, width) float64."""
-    half = width // 2
-    steps = base ** (-torch.arange(half, dtype=torch.float64) / half)
-    angles = places.double()[:, None] * steps
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    angle = angles(places.double(), width // 2, base)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def clip_places(grid: tuple[int, int, int], width: int) -> Tensor:

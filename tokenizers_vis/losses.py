@@ -45,8 +45,8 @@ class TokenizerLossConfig:
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2", "gradient", "perceptual", "adversarial", "lecam"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"The tokenizer loss weight '{name}' cannot be negative.")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"The tokenizer loss weight '{name}' must be a number from 0 up.")
 
 
 def reconstruction_losses(

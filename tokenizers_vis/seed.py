@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from mmgen.tokenizers_vis.eva import EvaConfig, build_eva
 from mmgen.tokenizers_vis.protocol import Codes
 from mmgen.tokenizers_vis.qformer import QFormer, QFormerConfig
 from mmgen.tokenizers_vis.quantizers import VQ, VQConfig
+from mmgen.tokenizers_vis.vit import transformer_blocks
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -214,17 +215,11 @@ class TokenBlocks(nn.Module):
     """Positions and plain pre-norm transformer blocks; no final norm."""
 
     def __init__(self, config: SeedConfig) -> None:
-        from timm.models.vision_transformer import Block
-
         super().__init__()
-        width, heads = config.qformer.width, config.decoder_heads
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        width = config.qformer.width
         self.position = nn.Parameter(torch.zeros(1, config.tokens, width))
-        self.blocks = nn.Sequential(
-            *(
-                Block(width, heads, qkv_bias=True, norm_layer=norm)
-                for _ in range(config.decoder_depth)
-            )
+        self.blocks = transformer_blocks(
+            config.decoder_depth, width, config.decoder_heads, eps=1e-6
         )
 
     def forward(self, x: Tensor) -> Tensor:

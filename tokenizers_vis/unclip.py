@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmgen.config import later
 from mmgen.errors import ConfigError
 from mmgen.saving import Saved
+from mmgen.waves import cosines_and_sines
 
 Schedule = Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
 
@@ -88,7 +89,7 @@ class UnclipConditioner(nn.Module, Saved):
         kept = self.config.kept_signal()[level].to(embedding)
         scaled = (embedding - self.mean) / self.std
         noised = (kept.sqrt() * scaled + (1 - kept).sqrt() * noise) * self.std + self.mean
-        told = level_embedding(level, self.config.channels).to(noised)
+        told = cosines_and_sines(torch.tensor(float(level)), self.config.channels).to(noised)
         return torch.cat([noised, told.expand_as(noised)], dim=1)
 
     def guided(
@@ -138,10 +139,3 @@ def kept_signal(schedule: Schedule, levels: int, start: float = 1e-4, end: float
     else:
         betas = torch.linspace(start**0.5, end**0.5, levels) ** 2
     return (1 - betas).cumprod(0)
-
-
-def level_embedding(level: int, channels: int) -> Tensor:
-    """Cosines of the level, then sines, at falling frequencies: (channels,) float32."""
-    half = channels // 2
-    angles = level * torch.exp(-math.log(10000) * torch.arange(half) / half)
-    return torch.cat([angles.cos(), angles.sin()])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmgen.errors import ConfigError, UserError
 from mmgen.saving import Saved
 from mmgen.tokenizers_vis.autoencoder import ConvTokenizerConfig, Decoder, Encoder
+from mmgen.tokenizers_vis.causal import CausalConv, Stride
 from mmgen.tokenizers_vis.losses import as_frames
 from mmgen.tokenizers_vis.protocol import Codes, Quantized
 from mmgen.tokenizers_vis.quantizers import KLConfig, build_quantizer
@@ -80,8 +81,8 @@ class VideoConvTokenizer(nn.Module, Saved):
         self.channels: int = self.quantizer.channels
         self.encoder = ClipEncoder(config)
         self.decoder = ClipDecoder(config, self.channels)
-        self.to_code = CausalConv3d(config.frames.z_channels, self.channels, (3, 1, 1))
-        self.from_code = CausalConv3d(self.channels, config.frames.z_channels, (3, 1, 1))
+        self.to_code = _conv(config.frames.z_channels, self.channels, (3, 1, 1))
+        self.from_code = _conv(self.channels, config.frames.z_channels, (3, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Quantized]:
         """Reconstruct; returns pixels like the input and the quantizer's output, channels last."""
@@ -156,7 +157,7 @@ class ClipEncoder(nn.Module):
         width = config.frames.z_channels
         self.frames = Encoder(config.frames)
         self.halvings = nn.ModuleList(
-            CausalConv3d(width, width, (4, 3, 3), stride=2) for _ in range(config.halvings)
+            _conv(width, width, (4, 3, 3), stride=2) for _ in range(config.halvings)
         )
         self.blocks = nn.ModuleList(TimeBlock(width) for _ in range(config.temporal_res_blocks))
 
@@ -178,7 +179,7 @@ class ClipDecoder(nn.Module):
         width = config.frames.z_channels
         self.blocks = nn.ModuleList(TimeBlock(width) for _ in range(config.temporal_res_blocks))
         self.doublings = nn.ModuleList(
-            CausalConv3d(width, width, (3, 3, 3)) for _ in range(config.halvings)
+            _conv(width, width, (3, 3, 3)) for _ in range(config.halvings)
         )
         self.frames = Decoder(config.frames, code_channels)
 
@@ -199,9 +200,9 @@ class TimeBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm3d(width)
-        self.conv1 = CausalConv3d(width, width, (3, 3, 3))
+        self.conv1 = _conv(width, width, (3, 3, 3))
         self.norm2 = nn.BatchNorm3d(width)
-        self.conv2 = CausalConv3d(width, width, (3, 3, 3))
+        self.conv2 = _conv(width, width, (3, 3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, t, h, w) to the same shape."""
@@ -210,21 +211,9 @@ class TimeBlock(nn.Module):
         return out
 
 
-class CausalConv3d(nn.Module):
-    """A convolution that sees the past alone; `stride` is that of time."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int = 1
-    ) -> None:
-        super().__init__()
-        before_after = [(size // 2, (size - 1) // 2) for size in reversed(kernel[1:])]
-        self.pads = (*before_after[0], *before_after[1], HISTORY, 0)
-        self.conv = nn.Conv3d(inputs, outputs, kernel, stride=(stride, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, t, h, w) to (B, outputs, t / stride, h, w)."""
-        out: Tensor = self.conv(F.pad(x, self.pads))
-        return out
+def _conv(inputs: int, outputs: int, kernel: Stride, stride: int = 1) -> CausalConv:
+    """A causal convolution with zeros around; `stride` is that of time."""
+    return CausalConv(inputs, outputs, kernel, (stride, 1, 1), before=HISTORY, edges="constant")
 
 
 def as_clips(frames: Tensor, batch: int) -> Tensor:

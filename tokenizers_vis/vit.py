@@ -6,8 +6,9 @@ Shapes: B batch, R rows, W width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgen.errors import ConfigError
@@ -22,7 +23,7 @@ class ViTConfig:
         depth: number of blocks.
         heads: of the attention.
         mlp_ratio: hidden channels of the MLP by width.
-        norm_eps: added to the variance; timm's default has changed over time, so it is written out.
+        norm_eps: added to the variance in the norms.
     """
 
     width: int = 768
@@ -41,42 +42,36 @@ class ViTConfig:
 
 
 class ViT(nn.Module):
-    """A stack of blocks; no final norm."""
+    """A stack of blocks whose queries, keys and values have no bias; no final norm."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ViTBlock(config) for _ in range(config.depth))
+        self.blocks = transformer_blocks(
+            config.depth, config.width, config.heads, config.norm_eps, config.mlp_ratio, bias=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, R, W) to (B, R, W)."""
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-class ViTBlock(nn.Module):
-    """Attention and a GELU MLP, each behind its norm; queries, keys and values have no bias."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        width, hidden = config.width, int(config.width * config.mlp_ratio)
-        self.heads = config.heads
-        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, R, W) to (B, R, W)."""
-        x = x + self._attend(self.norm1(x))
-        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        out: Tensor = self.blocks(x)
         return out
 
-    def _attend(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, R, 3, H, D)
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        out: Tensor = self.proj(y)
-        return out
+
+def transformer_blocks(
+    depth: int, width: int, heads: int, eps: float, mlp_ratio: float = 4.0, *, bias: bool = True
+) -> nn.Sequential:
+    """timm's pre-norm blocks: attention and a GELU MLP, each behind its norm.
+
+    Args:
+        depth: how many.
+        width: W.
+        heads: of the attention.
+        eps: of the norms; timm's default has changed over time, so it is written out.
+        mlp_ratio: hidden channels of the MLP by width.
+        bias: of queries, keys and values.
+    """
+    from timm.models.vision_transformer import Block
+
+    norm: Any = partial(nn.LayerNorm, eps=eps)
+    return nn.Sequential(
+        *(Block(width, heads, mlp_ratio, qkv_bias=bias, norm_layer=norm) for _ in range(depth))
+    )

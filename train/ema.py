@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmgen.saving import load_strictly
+from mmgen.saving import refuse_misfits
 
 
 def decay_at(updates: int, decay: float) -> float:
@@ -75,20 +75,9 @@ class EMA:
         Raises:
             CheckpointError: the tensors do not fit this network.
         """
-        load_strictly(_Holder(self.state()), tensors, where)
-
-
-class _Holder:
-    """The two methods of a module that `load_strictly` calls, over a dict of tensors."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.tensors
-
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in self.tensors.items():
+        own = self.state()
+        refuse_misfits(own, tensors, where)
+        for name, tensor in own.items():
             tensor.copy_(tensors[name])
 
 

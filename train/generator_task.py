@@ -7,7 +7,7 @@ processes and accumulated batches agree; one set of weights learns all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.models.backbone import BackboneConfig
-from mmgen.models.schedule import Grid, default_prediction, to_slots
-from mmgen.models.spellings import kept_order
-from mmgen.models.text import TextTokenizer
+from mmgen.models.schedule import default_prediction, to_slots
 from mmgen.models.unified import UnifiedConfig, UnifiedModel, Unit, plan_for
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.progress import progress_of
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.train.datasets import DataConfig, open_split
+from mmgen.train.generator_draws import unit_of_an_edit, with_wrong_codes
+from mmgen.train.generator_start import new_model, text_tokenizer, trained_model
 from mmgen.train.launch import make_accelerator
 from mmgen.train.recipe import TrainConfig
-from mmgen.train.tokens import TokenBatch, TokenDataset, cached_tokens
+from mmgen.train.tokens import TokenDataset, cached_tokens
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,7 +71,7 @@ class GeneratorRecipe:
         units: schedules to learn; the first is the pipeline's default.
         caption_share: share of the steps that learn picture to text.
         code_noise: largest share of a picture's codes that are shown wrong while the right ones
-            are asked for; each picture draws its own share (see `with_wrong_codes`).
+            are asked for; each picture draws its own share (`generator_draws.py`).
         edit_share: share of the steps of a unit of order `random` that see all codes around a
             box, or a random part of them, and draw the others: what editing asks for.
         init: pipeline folder whose transformer and text tokenizer training starts from.
@@ -123,11 +123,13 @@ class GeneratorTask:
 
     def __init__(self, recipe: GeneratorRecipe) -> None:
         self.recipe, self.metrics = recipe, dict[str, float]()
+        self.renewed: dict[str, Tensor] = {}
         self.vision = ConvTokenizer.from_pretrained(recipe.tokenizer)
         tokens = Path(recipe.tokens or Path(recipe.train.out) / "tokens")
         self.train_set = self._tokens(recipe.data.train, tokens / "train")
         self.val_set = self._tokens(recipe.data.val, tokens / "val") if recipe.data.val else None
-        self.text = _text_tokenizer(recipe, self.train_set)
+        captions = (each.text for texts in self.train_set.captions for each in texts)
+        self.text = text_tokenizer(recipe.init, captions, recipe.text.vocab_size)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.train.seed)
             self.model = self._starting_model()
@@ -212,9 +214,10 @@ class GeneratorTask:
         return grid(images, columns=len(prompts), labels=labels, scale=2)
 
     def remarks(self) -> list[str]:
-        """The pictures that could not be encoded, if there were any."""
+        """The pictures that could not be encoded, or not whole, if there were any."""
         splits = [self.train_set, *([self.val_set] if self.val_set else [])]
-        return [split.report() for split in splits if split.bad]
+        bad = [split.report() for split in splits if split.bad]
+        return bad + [line for split in splits if (line := split.cropping())]
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the whole pipeline."""
@@ -245,7 +248,7 @@ class GeneratorTask:
     ) -> Tensor:
         model = model or self.model
         if training and unit.order == "random":
-            unit = _unit_of_an_edit(unit, self.train_set.grid, shuffle, self.recipe.edit_share)
+            unit = unit_of_an_edit(unit, self.train_set.grid, shuffle, self.recipe.edit_share)
         plan = plan_for(unit, self.train_set.grid, seed=shuffle)
         codes = to_slots(plan.schedule, batch["codes"])
         length = self.recipe.text.max_length
@@ -282,78 +285,9 @@ class GeneratorTask:
             rope_base=recipe.rope_base,
         )
         if recipe.init is not None:
-            return _trained_model(Path(recipe.init), config, self.vision)
-        model = UnifiedModel(config)
-        codes = torch.arange(number_of_codes(self.vision), device=_device(self.vision))
-        model.set_code_vectors(self.vision.embed(codes).cpu())
-        return model
-
-
-def with_wrong_codes(codes: Tensor, most: float) -> Tensor:
-    """Put codes of each picture's neighbour in the batch among its own, at the same sites.
-
-    A model that has only seen right codes learns to continue them by heart and is lost after its
-    first mistake; from a mixture it must tell by the caption which ones to trust (the idea of
-    scheduled sampling, arXiv:1506.03099, without drawing from the model).
-
-    Args:
-        codes: (B, N) long.
-        most: each picture's share of wrong codes is uniform in [0, most].
-    """
-    share = torch.rand(len(codes), 1, device=codes.device) * most
-    wrong = torch.rand(codes.shape, device=codes.device) < share
-    return torch.where(wrong, codes.roll(1, 0), codes)
-
-
-def _unit_of_an_edit(unit: Unit, grid: Grid, seed: int, share: float) -> Unit:
-    """For a `share` of the seeds: the unit with some sites kept, around a box or here and there."""
-    draw = np.random.default_rng((seed, 11))
-    if draw.random() >= share:
-        return unit
-    kept = torch.ones(grid, dtype=torch.bool)
-    if draw.random() < 0.5:
-        ends = (sorted(draw.choice(size + 1, 2, replace=False)) for size in grid)
-        kept[tuple(slice(int(a), int(b)) for a, b in ends)] = False
-    else:
-        kept = torch.from_numpy(draw.random(grid) < draw.random())
-    if not kept.any() or kept.all():
-        return unit
-    return replace(unit, order=kept_order(kept, seed))
-
-
-def _trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
-    """The transformer of a pipeline, which must have these sizes and draw the codes of `vision`."""
-    trained = UnifiedModel.from_pretrained(folder / "transformer")
-    if _shapes(trained.config) != _shapes(config):
-        raise CheckpointError(
-            f"{folder} has other sizes or units than this recipe; copy them from "
-            f"{folder / 'transformer' / 'config.json'}."
-        )
-    if ConvTokenizer.from_pretrained(folder / "vision").fingerprint != vision.fingerprint:
-        raise CheckpointError(
-            f"{folder} draws the codes of another visual tokenizer; set `tokenizer` of this recipe "
-            f"to {folder / 'vision'}."
-        )
-    model = UnifiedModel(config)
-    model.load_state_dict(trained.state_dict())
-    return model.train()
-
-
-def _shapes(config: UnifiedConfig) -> UnifiedConfig:
-    """A configuration without what only training looks at."""
-    units = tuple(replace(unit, weight=1.0) for unit in config.units)
-    return replace(config, units=units, backbone=replace(config.backbone, dropout=0.0))
-
-
-def _text_tokenizer(recipe: GeneratorRecipe, data: TokenDataset) -> TextTokenizer:
-    if recipe.init is not None:
-        return TextTokenizer.from_pretrained(Path(recipe.init) / "text")
-    texts = sorted({caption.text for captions in data.captions for caption in captions})
-    return TextTokenizer.train(texts, recipe.text.vocab_size)
+            return trained_model(Path(recipe.init), config, self.vision)
+        return new_model(config, self.vision)
 
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-__all__ = ["GeneratorRecipe", "GeneratorTask", "TextConfig", "TokenBatch"]

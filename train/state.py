@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from mmgen.errors import DataError
 from mmgen.saving import load_strictly
@@ -59,6 +60,23 @@ class TrainState:
         self.step = self.epoch = self.batch = self.samples = 0
         self.window = Means()
         self.data = self._endless()
+
+    def start_anew(self, name: str, rows: Tensor) -> None:
+        """Forget what rows of a parameter of the main network were before they were replaced.
+
+        Their moments would push a revived code on the way of the dead one, and an average of the
+        two is neither.
+
+        Args:
+            name: of the parameter.
+            rows: (n,) long.
+        """
+        optimizer = next(iter(self.optimizers.values()))
+        parameter = self.model.get_parameter(name)
+        for moment in optimizer.state[parameter].values():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                moment[rows] = 0
+        self.ema.parameters[name][rows] = parameter.detach()[rows].float()
 
     def checkpoint(self, recipe: str) -> Checkpoint:
         """Return all of it as tensors and plain data.

@@ -40,6 +40,7 @@ def train_step(state: TrainState, config: TrainConfig) -> list[str]:
     mine = range(accelerator.process_index, count, accelerator.num_processes)
     placed = {index: send_to_device(batches[index], accelerator.device) for index in mine}
     task.metrics.clear()
+    task.renewed.clear()
     for name in state.networks:
         _phase(state, config, name, placed)
     seed_step(config.seed, state.step, "after")
@@ -48,6 +49,8 @@ def train_step(state: TrainState, config: TrainConfig) -> list[str]:
         # Parameters too: tasks may change some in place (codes that are revived).
         broadcast(network.state_dict().values(), accelerator)
     state.ema.update(state.model, state.step)
+    for name, rows in task.renewed.items():
+        state.start_anew(name, rows)
     for key, value in task.metrics.items():
         state.window.add("metrics", key, value)
     state.step += 1

@@ -17,9 +17,12 @@ class Task(Protocol):
 
     Attributes:
         metrics: scalars to log besides the losses; emptied before every step.
+        renewed: rows of the main network's parameters, by name, that `after_step` wrote anew;
+            emptied before every step.
     """
 
     metrics: dict[str, float]
+    renewed: dict[str, Tensor]
 
     def networks(self) -> dict[str, nn.Module]:
         """Trained networks by name; the first is the main one (EMA, previews, export)."""

@@ -84,6 +84,7 @@ class TokenizerTask:
 
     def __init__(self, recipe: TokenizerRecipe) -> None:
         self.recipe, self.metrics = recipe, dict[str, float]()
+        self.renewed: dict[str, Tensor] = {}
         self.dataset = open_split(recipe.data, recipe.data.train)
         self.held_out = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
         with torch.random.fork_rng():
@@ -144,7 +145,10 @@ class TokenizerTask:
         quantizer, features = self.model.quantizer, self._features
         if isinstance(quantizer, VQ) and features is not None and not self.recipe.freeze_codes:
             generator = torch.Generator().manual_seed(torch.initial_seed())
-            self.metrics["revived"] = float(quantizer.revive(features, generator))
+            revived = quantizer.revive(features, generator)
+            self.metrics["revived"] = float(len(revived))
+            if len(revived) and quantizer.config.update == "gradient":
+                self.renewed["quantizer.codebook"] = revived
         warning = self.usage.warning() if step % self.recipe.usage_window == 0 else None
         return [warning] if warning else []
 
@@ -193,9 +197,10 @@ class TokenizerTask:
         return grid(to_pil(torch.cat([pixels, reconstruction])), columns=len(pixels), scale=2)
 
     def remarks(self) -> list[str]:
-        """The pictures that could not be used, if there were any."""
+        """The pictures that could not be used, or not whole, if there were any."""
         splits = [self.dataset, *([self.held_out] if self.held_out else [])]
-        return [split.report() for split in splits if split.bad]
+        bad = [split.report() for split in splits if split.bad]
+        return bad + [line for split in splits if (line := split.cropping())]
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the tokenizer."""

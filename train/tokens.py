@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmgen.data.captions import Caption
-from mmgen.data.dataset import ImageTextDataset, report_bad
+from mmgen.data.dataset import ImageTextDataset, report_bad, report_cropped
 from mmgen.data.draws import epoch_order, sample_draw
 from mmgen.errors import CheckpointError, DataError
 from mmgen.files import read_json, write_json
@@ -111,6 +111,8 @@ class TokenDataset:
         self.indices = torch.cat(indices)  # (N, t, h, w) int32
         self.bad: dict[str, str] = meta.get("bad", {})
         """Key and reason of each sample that could not be encoded."""
+        self.cropped: int = meta.get("cropped", 0)
+        """How many pictures were no squares."""
         self.name = str(meta.get("name", folder))
 
     def __len__(self) -> int:
@@ -125,6 +127,10 @@ class TokenDataset:
     def report(self) -> str:
         """Say in one line how many samples could not be encoded, and name them with reasons."""
         return report_bad(self.bad, len(self) + len(self.bad), self.name)
+
+    def cropping(self) -> str | None:
+        """Say in one line how many pictures were no squares and what was kept; None: all were."""
+        return report_cropped(self.cropped, len(self), self.name)
 
     def epoch(
         self,
@@ -175,6 +181,7 @@ def _build(
             "count": writer.count,
             "shards": writer.shards,
             "bad": dataset.bad,
+            "cropped": len(dataset.cropped),
         },
     )
 

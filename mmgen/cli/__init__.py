@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -12,14 +13,18 @@ from mmgen.cli import (
     data,
     doctor,
     evaluating,
+    exporting,
     importing,
     models,
     orders,
     sample,
+    show,
     tokenizer,
     train,
 )
 from mmgen.errors import UserError
+
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer gives it no name of its own
 
 app = typer.Typer(
     name="mmgen",
@@ -34,7 +39,9 @@ app.command("train")(train.train)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("import")(importing.import_)
+app.add_typer(exporting.app, name="export")
 app.command("models")(models.models)
+app.command("show")(show.show)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluating.app, name="eval")
 app.command("orders")(orders.orders)
@@ -59,7 +66,10 @@ def main() -> None:
     # Nothing here parallelises Python threads around a fork; without this the text tokenizer warns.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app(standalone_mode=True)
+        sys.exit(app(prog_name="mmgen", standalone_mode=False))
+    except _UsageError as error:
+        print(_sentence(error), file=sys.stderr)
+        sys.exit(2)
     except UserError as error:
         print(f"mmgen: {error}", file=sys.stderr)
         sys.exit(2)
@@ -69,5 +79,17 @@ def main() -> None:
         why = f"{error.strerror}; check the path and its permissions"
         print(f"mmgen: Cannot use {error.filename}: {why}.", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _sentence(error: Any) -> str:
+    """What the option parser found, in one sentence like all other mistakes."""
+    said: str = error.format_message()
+    if said.startswith("Usage:"):  # a group without a command: its help
+        return said
+    said = " ".join(said.split())
+    if said.endswith("?"):  # it has made a proposal
+        return f"mmgen: {said}"
+    where = error.ctx.command_path if error.ctx else "mmgen"
+    return f"mmgen: {said.rstrip('.')}; see `{where} --help`."

@@ -18,17 +18,23 @@ def _group() -> None:
 
 @app.command()
 def emoji(
-    out: Annotated[Path, typer.Option(help="Folder to write the shards to.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder to write the shards (.tar files) to.")
+    ],
     size: Annotated[int, typer.Option(help="Pixels a side: 16, 32, 64, 128 or 256.")] = 64,
     packages: Annotated[
         Path | None,
-        typer.Option(help="Folder with the six .tgz files of `npm pack`; default: fetch them."),
+        typer.Option(
+            help="Folder with the six .tgz files of `npm pack`; default: npm fetches them."
+        ),
     ] = None,
 ) -> None:
-    """Build the captioned emoji set (7782 pictures in six styles) from npm packages."""
+    """Build the captioned emoji set. It holds 7782 pictures in six styles, from npm packages."""
+    from mmgen.cli.places import check_folder
     from mmgen.data.emoji import build_emoji
     from mmgen.progress import progress_of
 
+    check_folder(out)
     with progress_of("Drawing emoji") as update:
         manifest = build_emoji(out, size, packages, update)
     counts = ", ".join(f"{name} {facts['count']}" for name, facts in manifest["splits"].items())

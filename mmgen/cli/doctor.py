@@ -6,7 +6,7 @@ import typer
 
 
 def doctor() -> None:
-    """Say which device, type, attention, kernels and extras are used here, and why."""
+    """Say what runs here, and why. Device, number type, attention, kernels, threads and extras."""
     from mmgen.doctor import findings
 
     rows = findings()

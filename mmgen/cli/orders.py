@@ -21,19 +21,30 @@ def orders(
     grid: Annotated[str, typer.Option(help="Visual tokens as HxW or TxHxW.")] = "8x8",
     prediction: Annotated[
         str | None,
-        typer.Option(help="shift, neighbors or self; default: what the order is used with."),
+        typer.Option(
+            help="Which hidden states predict a block: shift, neighbors or self; default: what the "
+            "order is used with."
+        ),
     ] = None,
     start: Annotated[
-        str, typer.Option(help="First block of shift: learned, hybrid or given.")
+        str,
+        typer.Option(
+            help="How the first block of shift begins: from learned tokens, token by token "
+            "(hybrid), or after given frames: learned, hybrid or given."
+        ),
     ] = "learned",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("."),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder to write to; it is made if it is missing.")
+    ] = Path("."),
     gif: Annotated[bool, typer.Option("--gif", help="Also write an animation.")] = False,
 ) -> None:
-    """Draw in which order the tokens of a picture or clip are decided, and from what."""
+    """Draw decoding orders. They say when each token of a picture or clip is decided."""
+    from mmgen.cli.places import check_folder
     from mmgen.models.schedule import describe, parse_grid
     from mmgen.orders import save_order
 
     sizes = parse_grid(grid)
+    check_folder(out)
     for spelling in order:
         plan, files = save_order(spelling, sizes, out, prediction=prediction, start=start, gif=gif)
         names = " and ".join(str(file) for file in files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from mmgen.pipeline import PipelineOutput
 
 
-def write(output: PipelineOutput, out: Path | None, scale: int) -> list[Path]:
-    """Write what was drawn, enlarged; returns the files.
+def write(output: PipelineOutput, out: Path | None, scale: int) -> list[str]:
+    """Write what was drawn, enlarged; returns the files, each as a line that says if it was there.
 
     Args:
         output: of a pipeline's call.
@@ -33,28 +34,35 @@ def write(output: PipelineOutput, out: Path | None, scale: int) -> list[Path]:
 
 def _write_clips(
     clips: Sequence[Sequence[Image.Image]], out: Path | None, recipes: list[dict[str, Any]]
-) -> list[Path]:
+) -> list[str]:
     from mmgen.sample.pictures import CLIP_ENDINGS, save_clip
 
     _, files = _names(out, [_subject(recipe) for recipe in recipes], CLIP_ENDINGS[0])
+    lines = [_line(path) for path in files]
     for frames, recipe, path in zip(clips, recipes, files):
         save_clip(frames, path, recipe)
-    return files
+    return lines
 
 
 def _write_pictures(
     images: list[Image.Image], out: Path | None, recipes: list[dict[str, Any]]
-) -> list[Path]:
+) -> list[str]:
     from mmgen.sample.pictures import grid, save_picture
 
     sheet, singles = _names(out, [_subject(recipe) for recipe in recipes], ".png")
+    files = [*singles, *([sheet] if len(images) > 1 else [])]
+    lines = [_line(path) for path in files]
     for image, recipe, path in zip(images, recipes, singles):
         save_picture(image, path, recipe)
     if len(images) == 1:
-        return singles
+        return lines
     labels = [f"{_subject(recipe)} ({recipe['seed']})" for recipe in recipes]
     save_picture(grid(images, labels=labels), sheet, {"pictures": recipes})
-    return [*singles, sheet]
+    return lines
+
+
+def _line(path: Path) -> str:
+    return f"{path} (replaced)" if path.exists() else str(path)
 
 
 def _enlarged(image: Image.Image, scale: int) -> Image.Image:
@@ -77,23 +85,32 @@ def _names(out: Path | None, subjects: list[str], ending: str) -> tuple[Path, li
             return out, [out]
         return out, [out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(subjects))]
     folder = out or Path()
-    used: Counter[str] = Counter()
-    names = [_free(folder, _slug(subject), ending, used) for subject in subjects]
-    return _free(folder, f"{_slug(subjects[0])}-sheet", ending, used), names
+    names = _Names(folder, ending)
+    files = [names.free(_slug(subject)) for subject in subjects]
+    return names.free(f"{_slug(subjects[0])}-sheet"), files
 
 
-def _free(folder: Path, stem: str, ending: str, used: Counter[str]) -> Path:
-    """A name in `folder` that nothing has yet: no file is overwritten unasked.
+class _Names:
+    """Names in a folder that nothing has yet: no file is overwritten unasked."""
 
-    `used` counts the numbers that each stem has been through in this call.
-    """
-    while True:
-        used[stem] += 1
-        number = f"-{used[stem]}" if used[stem] > 1 else ""
-        path = folder / f"{stem}{number}{ending}"
-        if not path.exists():
-            return path
+    def __init__(self, folder: Path, ending: str) -> None:
+        self._folder, self._ending = folder, ending
+        self._numbers: Counter[str] = Counter()  # that each stem has been through
+        self._given: set[Path] = set()
+
+    def free(self, stem: str) -> Path:
+        """A name that begins with `stem` and was not given before."""
+        while True:
+            self._numbers[stem] += 1
+            number = f"-{self._numbers[stem]}" if self._numbers[stem] > 1 else ""
+            path = self._folder / f"{stem}{number}{self._ending}"
+            if path not in self._given and not path.exists():
+                self._given.add(path)
+                return path
 
 
 def _slug(subject: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")[:60] or "picture"
+    """The words of a subject in any script, joined and short enough for a file's name."""
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", subject).lower()).strip("-")
+    short = words[:60].encode(errors="ignore")[:120].decode(errors="ignore")
+    return short.strip("-") or "picture"

@@ -26,13 +26,19 @@ def check(
         str, typer.Argument(metavar="MODEL", help="Folder of a tokenizer or pipeline, or its name.")
     ],
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Captioned pictures: a folder or shards.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Pictures, with captions or without: a folder, .tar shards or one file. For "
+            "tokenizers of clips: a folder of animations, films and pictures, or one of them.",
+        ),
     ],
     *,
     size: Annotated[
-        int | None, typer.Option(help="Pixels a side; default: the pipeline's, or 64.")
+        int | None,
+        typer.Option(help="Pixels a side; default: what the pipeline was trained on, or 64."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Look at no more pictures than this.")] = 2000,
+    limit: Annotated[int, typer.Option(help="Look at no more pictures or clips.")] = 2000,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
     ] = None,
@@ -40,7 +46,7 @@ def check(
         "tokenizer-check.png"
     ),
 ) -> None:
-    """Measure reconstruction and code use, and show originals above reconstructions."""
+    """Measure what a tokenizer loses. Also how many codes it uses, and a picture of both sides."""
     if limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
     if size is not None and size < 1:
@@ -54,5 +60,8 @@ def check(
         result = check_tokenizer(model, data, size, limit, update, device)
     for line in result.lines():
         typer.echo(line)
+    if result.cropping:
+        typer.echo(f"mmgen: {result.cropping}", err=True)
+    replaced = " (replaced)" if out.exists() else ""
     result.save(out)
-    typer.echo(f"Originals above reconstructions: {out}")
+    typer.echo(f"Originals above reconstructions: {out}{replaced}")

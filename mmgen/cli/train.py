@@ -18,14 +18,17 @@ def train(
         typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe."),
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Changes to the recipe, such as train.steps=1000."
+        ),
     ] = None,
     *,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the whole recipe and leave.")
     ] = False,
 ) -> None:
-    """Train a tokenizer or a generator; the same command run again goes on where it stopped."""
+    """Train a tokenizer or a generator. The same command run again goes on where it stopped."""
     from mmgen.train.recipe import dump, load_recipe, read_recipe
 
     words = overrides or []

@@ -33,13 +33,18 @@ def read_clip(path: str | Path, frames: int, size: int) -> Tensor:
     """
     import torch
 
-    found = list(islice(_frames(Path(path)), frames))
+    found = list(islice(frames_of(Path(path)), frames))
     if len(found) < frames:
         raise DataError(f"{path} has {len(found)} frames, and {frames} are needed.")
     return torch.stack([squash_pixels(frame, size) for frame in found], dim=1)
 
 
-def _frames(path: Path) -> Iterator[Image.Image]:
+def frames_of(path: Path) -> Iterator[Image.Image]:
+    """The frames of a clip as RGB, one after the other; see `read_clip`.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
     try:
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if file.suffix[1:].lower() in EXTENSIONS)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmgen.data.captions import Caption
 from mmgen.data.draws import epoch_order, sample_draw
-from mmgen.data.fit import as_float, fit_bytes
+from mmgen.data.fit import as_float, fit_bytes, is_square
 from mmgen.data.pictures import BadSample
 from mmgen.data.sources import Source, open_source
 from mmgen.errors import ConfigError, DataError
@@ -80,8 +80,9 @@ class ImageTextDataset:
             ConfigError: an argument is out of its range.
             DataError: there is no data set, or it holds no captioned pictures.
         """
-        if image_size < 1 or workers < 1:
-            raise ConfigError("image_size and workers must be at least 1.")
+        for name, value in (("image_size", image_size), ("workers", workers)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}.")
         if not (0 <= drop_caption <= 1 and 0 <= limit_bad <= 1):
             raise ConfigError("drop_caption and limit_bad are fractions from 0 to 1.")
         self.source = source if isinstance(source, Source) else open_source(source)
@@ -92,6 +93,8 @@ class ImageTextDataset:
         self.workers = workers
         self.bad: dict[str, str] = {}
         """Key and reason of each bad sample met so far."""
+        self.cropped: set[str] = set()
+        """Keys of the pictures met so far that lost more than a hair at their longer sides."""
         count = len(self.source)
         shape = (count, 3, image_size, image_size)
         self._cache = (
@@ -162,6 +165,10 @@ class ImageTextDataset:
         """Say in one line how many samples were bad so far, and name them with their reasons."""
         return report_bad(self.bad, len(self), self.source.name)
 
+    def cropping(self) -> str | None:
+        """Say in one line how many pictures were no squares and what was kept; None: all were."""
+        return report_cropped(len(self.cropped), len(self), self.source.name)
+
     def _stream(self, parts: list[np.ndarray], key: tuple[int, int]) -> Iterator[Batch]:
         """Yield the batches in order while `workers` threads prepare the next ones."""
         waiting: deque[Future[tuple[Batch, dict[str, str]]]] = deque()
@@ -218,6 +225,8 @@ class ImageTextDataset:
             return self._cache[index], captions
         sample = self.source.read(index)
         pixels = fit_bytes(sample.image, self.image_size)
+        if not is_square(sample.image.size):
+            self.cropped.add(self._keys[index])
         if self._cache is not None:
             self._cache[index] = pixels
             self._cached[index] = sample.captions  # last: it tells other threads that all is there
@@ -237,3 +246,16 @@ def report_bad(bad: dict[str, str], total: int, name: str) -> str:
     named = [f"{key!r} ({reason})" for key, reason in sorted(bad.items())]
     more = f" and {len(named) - 20} more" if len(named) > 20 else ""
     return f"Skipped {len(named)} bad of {total} samples in {name}: {', '.join(named[:20])}{more}."
+
+
+def report_cropped(cropped: int, total: int, name: str) -> str | None:
+    """One line that counts the pictures of a data set that are no squares; None if all are.
+
+    Args:
+        cropped: how many.
+        total: pictures in all.
+        name: of the data set.
+    """
+    if not cropped:
+        return None
+    return f"{cropped} of {total} in {name} are not square: only the middle square was kept."

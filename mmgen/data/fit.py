@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+SQUARE = 1.05  # sides that differ less make a square: nobody misses what is cut off
+
+
+def is_square(size: tuple[int, int]) -> bool:
+    """Whether hardly anything of a picture of that width and height is lost in a square."""
+    return max(size) <= SQUARE * min(size)
+
+
 def fit_bytes(image: Image.Image, size: int) -> Tensor:
     """Crop a picture to a centred square, then resize: (3, size, size) uint8, white behind it.
 

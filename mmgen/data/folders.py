@@ -32,15 +32,17 @@ def index_folder(folder: Path) -> list[Entry]:
         raise DataError(f"{folder} has metadata.jsonl and metadata.csv; keep one of them.")
     if present:
         return _from_rows(folder, present[0])
-    return [_with_text(folder, path) for path in sorted(folder.rglob("*")) if _is_picture(path)]
+    return [with_text(folder, path) for path in sorted(folder.rglob("*")) if is_picture(path)]
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether a path is a file that a picture's name ends."""
     known = path.suffix.lower().removeprefix(".") in EXTENSIONS
     return known and not path.name.startswith(".") and path.is_file()
 
 
-def _with_text(folder: Path, picture: Path) -> Entry:
+def with_text(folder: Path, picture: Path) -> Entry:
+    """The entry of a picture in `folder`, with the `.txt` beside it if there is one."""
     text = picture.with_suffix(".txt")
     return Entry(
         picture.relative_to(folder).as_posix(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgen.data.captions import Caption
-from mmgen.data.folders import captions_of, index_folder
+from mmgen.data.folders import captions_of, index_folder, is_picture, with_text
 from mmgen.data.index import Entry, Span
 from mmgen.data.pictures import BadSample, open_picture
 from mmgen.data.tars import expand_braces, index_shards
@@ -25,7 +25,7 @@ CAPTION_BYTES = 1 << 20
 
 @dataclass
 class Sample:
-    """A picture (RGB) with its captions (at least one)."""
+    """A picture (RGB) with its captions: at least one, none if the source was opened without."""
 
     key: str
     image: Image.Image
@@ -35,25 +35,26 @@ class Sample:
 class Source:
     """An indexed list of samples; reading one opens its file, so threads and forks may share it."""
 
-    def __init__(self, name: str, entries: list[Entry]) -> None:
+    def __init__(self, name: str, entries: list[Entry], captioned: bool = True) -> None:
         """Take an index.
 
         Args:
             name: the path as the user wrote it, for messages.
             entries: where each sample's bytes lie.
+            captioned: False: the pictures alone are read, and need no captions.
 
         Raises:
             DataError: there are no pictures, or none has captions.
         """
         if not any(entry.picture for entry in entries):
             raise DataError(f"{name} holds no pictures; check the path.")
-        if not any(entry.captioned for entry in entries):
+        if captioned and not any(entry.captioned for entry in entries):
             raise DataError(
                 f"{name} holds no captions; give each picture a .txt (or a .json with 'caption') "
                 "of the same name, or the folder a metadata.jsonl with file_name and text."
             )
         self.name = name
-        self._entries = entries
+        self._entries, self._captioned = entries, captioned
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -89,16 +90,19 @@ class Source:
             raise BadSample(entry.key, entry.flaw)
         if entry.picture is None:
             raise BadSample(entry.key, "it has no picture")
-        captions = _captions(entry)  # first, since they cost less to refuse
+        # First the captions, since they cost less to refuse.
+        captions = _captions(entry) if self._captioned else ()
         image = open_picture(entry.picture.read(entry.key, PICTURE_BYTES), entry.key)
         return Sample(entry.key, image, captions)
 
 
-def open_source(path: str | Path) -> Source:
-    """Index shards or a folder.
+def open_source(path: str | Path, captioned: bool = True) -> Source:
+    """Index shards, a folder or a picture.
 
     Args:
-        path: a .tar, a brace range of them (`train-{0000..0003}.tar`), or a folder of pictures.
+        path: a .tar, a brace range of them (`train-{0000..0003}.tar`), a folder of pictures, or
+            one picture.
+        captioned: False: the pictures alone are read, and need no captions.
 
     Raises:
         DataError: nothing is there, a shard is damaged, or there are no captioned pictures.
@@ -111,7 +115,9 @@ def open_source(path: str | Path) -> Source:
                 f"{name} is a folder of shards; name the shards, such as '{tars[0]}' or a range "
                 "like 'train-{0000..0003}.tar'."
             )
-        return Source(name, entries)
+        return Source(name, entries, captioned)
+    if is_picture(place):
+        return Source(name, [with_text(place.parent, place)], captioned)
     if place.is_file() or "{" not in name:
         shards = [place]
     else:
@@ -119,7 +125,7 @@ def open_source(path: str | Path) -> Source:
     for shard in shards:
         if not shard.exists():
             raise DataError(f"There is no {shard}; name a folder, a .tar or a brace range of them.")
-    return Source(name, index_shards(shards))
+    return Source(name, index_shards(shards), captioned)
 
 
 def _captions(entry: Entry) -> tuple[Caption, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.emoji import SPLITS
+from mmgen.data.sources import open_source
 from mmgen.errors import UserError, suggestion
 from mmgen.evaluation.features import Features, Pictures, Progress
 from mmgen.evaluation.held_out import fidelity
@@ -24,7 +25,8 @@ from mmgen.evaluation.real import shards_of
 from mmgen.evaluation.results import Result
 from mmgen.evaluation.standard import Gaussian, frechet_distance
 from mmgen.sample.pictures import to_pil
-from mmgen.tokenizer_check import load_tokenizer
+from mmgen.tokenizer_check import CLIPS, load_tokenizer
+from mmgen.tokenizers_vis.metrics import SSIM_WINDOW
 from mmgen.train.datasets import held_out_pixels
 
 WHOLE = "all"  # the name of data that has no splits
@@ -61,10 +63,15 @@ def evaluate_tokenizer(
     vision, own_size = load_tokenizer(model)
     vision.to(device)
     size = size or own_size
+    if isinstance(vision, CLIPS):
+        raise UserError(f"'{model}' codes clips; look at it with: mmgen tokenizer check")
+    if size < SSIM_WINDOW:
+        raise UserError(f"SSIM needs pictures of {SSIM_WINDOW} pixels a side or more, not {size}.")
     vision.grid_for((size, size))
     figures, rules = dict[str, Any](), dict[str, Any]()
     for split, place in places_of(data, splits).items():
-        pictures = ImageTextDataset(place, image_size=size, drop_caption=0.0)
+        source = open_source(place, captioned=False)
+        pictures = ImageTextDataset(source, image_size=size, drop_caption=0.0)
         watcher = _Watcher(inception, lpips)
         with stage(f"Reconstructing {split}") as progress:
             batches = _counted(held_out_pixels(pictures), len(pictures), progress)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mmgen.errors import ConfigError
-from mmgen.published.keymap import load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import rename
 from mmgen.published.kl16 import LATENT_SCALE
 from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
 from mmgen.published.systems import Converted, Part, Shapes
@@ -93,10 +94,8 @@ def convert_tokenizer(
     }
     refuse_contradictions(given, told, where)
     quantizer = KLConfig(channels=found["z_channels"], scale=scale)
-    network = ConvTokenizer(
-        ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
-    ).eval()
-    load(network, renamed, where)
+    config = ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
     return Converted("vision", network, image_size=256, notes=(f"latent scale {scale}",))
 
 
@@ -116,11 +115,18 @@ def _read(options: Mapping[str, Any], where: str) -> tuple[DiffusersOptions, flo
     )
 
 
+NEEDED = frozenset(
+    {
+        *("encoder.down_blocks.0.resnets.0.conv1.weight", "post_quant_conv.weight"),
+        *("encoder.mid_block.resnets.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"),
+    }
+)
+
+
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of `AutoencoderKL` with convolutions around the posterior."""
-    needed = {"encoder.down_blocks.0.resnets.0.conv1.weight", "post_quant_conv.weight"}
     moments, latents = shapes.get("encoder.conv_out.weight"), shapes.get("decoder.conv_in.weight")
-    if not (needed <= set(shapes) and moments and latents):
+    if not (set(shapes) >= NEEDED and moments and latents):
         return False
     return len(latents) == 4 and moments[0] == 2 * latents[1]
 
@@ -145,5 +151,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmgen.published.keymap import Rules, count, load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import Rules, count, rename
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
@@ -112,14 +113,22 @@ def convert_tokenizer(
     """Emu3's tokenizer as a `VideoConvTokenizer`; see `Part.convert`."""
     given = official(Emu3Options, options, where, IGNORED)
     renamed = renamed_tensors(tensors, where)
-    network = VideoConvTokenizer(tokenizer_config(renamed, given, where)).eval()
-    load(network, renamed, where)
+    config = tokenizer_config(renamed, given, where)
+    network = build(lambda: VideoConvTokenizer(config), renamed, where)
     return Converted("vision", network, image_size=512)
+
+
+NEEDED = frozenset(
+    {
+        *("quant_conv.conv.weight", "post_quant_conv.conv.weight"),
+        *("decoder.norm_out.conv_y.weight", "quantize.embedding.weight"),
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of Emu3's tokenizer."""
-    return {"quant_conv.conv.weight", "decoder.norm_out.conv_y.weight"} <= set(shapes)
+    return set(shapes) >= NEEDED
 
 
 PARTS = (
@@ -131,5 +140,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

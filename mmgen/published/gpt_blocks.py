@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgen.errors import CheckpointError, ConfigError
+from mmgen.errors import ConfigError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.conditional import ConditionalConfig, ConditionalModel
-from mmgen.published import keymap
+from mmgen.published import building, keymap, layouts
+from mmgen.published.options import refuse_contradictions, whole
 
 QKV, GATE, INPUT, BOTH = "attention.wqkv", "feed_forward.w1", "feed_forward.w3", "feed_forward.w13"
+LONGEST_SIDE = 512  # tokens; far more than any published picture has
 
 
 def block_rules(official: str = "layers", ours: str = "backbone.blocks") -> keymap.Rules:
@@ -45,7 +47,12 @@ def block_rules(official: str = "layers", ours: str = "backbone.blocks") -> keym
 
 
 def backbone_config(
-    tensors: Mapping[str, Tensor], heads: int, norm_eps: float, where: str, prefix: str = "layers"
+    tensors: Mapping[str, Tensor],
+    heads: int,
+    norm_eps: float,
+    where: str,
+    prefix: str = "layers",
+    kv_heads: int | None = None,
 ) -> BackboneConfig:
     """The official blocks in the sizes of the tensors.
 
@@ -55,21 +62,28 @@ def backbone_config(
         norm_eps: of the norms.
         where: what to call the file in messages.
         prefix: what stands before the number of a block.
+        kv_heads: what the user says of key and value heads, which the tensors tell.
 
     Raises:
-        CheckpointError: the first block is not whole.
+        UserError: the first block is not whole, or it has other heads.
     """
     keys = [f"{prefix}.0.{name}.weight" for name in (QKV, GATE, INPUT)]
-    for key in keys:
-        if key not in tensors:
-            raise CheckpointError(f"{where} lacks the tensor '{key}'; get the file again.")
-    rows, width = tensors[keys[0]].shape
+    (rows, width), (hidden, _), _ = (keymap.shape(tensors, key, 2, where) for key in keys)
+    if heads < 1 or width % heads:
+        raise ConfigError(f"{where}: heads {heads} does not divide width {width}; say n_head=.")
+    found, odd = divmod(rows - width, 2 * (width // heads))
+    if odd or found < 1 or heads % found:
+        raise ConfigError(
+            f"{where} has {rows} rows of queries, keys and values, which {heads} heads of "
+            f"{width // heads} channels do not make; say another n_head=."
+        )
+    refuse_contradictions({"n_kv_head": kv_heads}, {"n_kv_head": found}, where)
     return BackboneConfig(
         width=width,
         depth=keymap.count(tensors, rf"{re.escape(prefix)}\.(\d+)\..+"),
         heads=heads,
-        kv_heads=(rows * heads // width - heads) // 2,
-        mlp_width=len(tensors[keys[1]]),
+        kv_heads=found,
+        mlp_width=hidden,
         norm_eps=norm_eps,
         qk_norm=False,
     )
@@ -81,7 +95,7 @@ def heads_of(
     width: int,
     options: Mapping[str, Any],
     where: str,
-) -> Any:
+) -> int:
     """Number of heads: no tensor tells it, but every published width has one.
 
     Raises:
@@ -90,7 +104,7 @@ def heads_of(
     published = {size[name]: size["n_head"] for size in presets.values()}
     if "n_head" not in options and width not in published:
         raise ConfigError(f"{where} has no published width ({width}); say its heads with n_head=.")
-    return options.get("n_head", published.get(width))
+    return whole(options, "n_head", published.get(width, 0), where, least=1)
 
 
 def square(block_size: int, where: str) -> tuple[int, int, int]:
@@ -99,35 +113,33 @@ def square(block_size: int, where: str) -> tuple[int, int, int]:
     Raises:
         ConfigError: it is none.
     """
-    side = isqrt(block_size)
-    if side < 1 or side * side != block_size:
+    side = isqrt(max(0, block_size))
+    if not 1 <= side <= LONGEST_SIDE or side * side != block_size:
         raise ConfigError(
-            f"block_size {block_size} of {where} is no square; give that of a whole picture."
+            f"block_size {block_size} of {where} is no square of 1 to {LONGEST_SIDE}; give that of "
+            "a whole picture."
         )
     return 1, side, side
 
 
-def fuse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The two inner matrices of each MLP in one."""
-    fused: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        partner = key.replace(GATE, INPUT)
-        if GATE in key and partner in tensors:
-            fused[key.replace(GATE, BOTH)] = torch.cat([tensor, tensors[partner]])
-        elif not (INPUT in key and key.replace(INPUT, GATE) in tensors):
-            fused[key] = tensor
-    return fused
+def fuse(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The two inner matrices of each MLP in one.
+
+    Raises:
+        CheckpointError: they have unequal shapes.
+    """
+    return layouts.fuse(tensors, GATE, INPUT, BOTH, where)
 
 
 def halves(tensors: Mapping[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:
     """Interleaved rotary pairs to halves, in the query and key rows of every `wqkv`."""
-    turned = config.heads + config.kv_head_count
+    turned = (config.heads + config.kv_head_count) * config.head_dim  # rows of queries and keys
+    wanted = (turned + config.kv_head_count * config.head_dim, config.width)
 
     def rows(matrix: Tensor) -> Tensor:
-        by_head = matrix.view(-1, config.head_dim // 2, 2, config.width)  # (heads, D/2, 2, W)
-        pairs = by_head.transpose(1, 2)  # (heads, 2, D/2, W)
-        kept = by_head[turned:].flatten(0, 2)
-        return torch.cat([pairs[:turned].flatten(0, 2), kept])
+        if matrix.shape != wanted:
+            return matrix  # `keymap.load` refuses it by name
+        return torch.cat([layouts.halves(matrix[:turned], config.head_dim), matrix[turned:]])
 
     return {key: rows(t) if QKV in key else t for key, t in tensors.items()}
 
@@ -140,9 +152,5 @@ def build(
     kind: type[ConditionalModel] = ConditionalModel,
 ) -> ConditionalModel:
     """The network with its weights, on the device of the tensors; no random numbers are drawn."""
-    device = next(iter(tensors.values())).device
-    with torch.device("meta"):
-        network = kind(config)
-    network.to_empty(device=device)
-    keymap.load(network, keymap.rename(tensors, rules, where), where)
-    return network.eval()
+    keymap.refuse_halves(tensors, ("w1", "w3"), where)
+    return building.build(lambda: kind(config), keymap.rename(tensors, rules, where), where)

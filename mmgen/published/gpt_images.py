@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isqrt
-from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -18,7 +16,14 @@ from mmgen.models.conditional import ConditionalConfig, Tap
 from mmgen.models.conditions import ClassConfig, FeatureConfig
 from mmgen.models.units import Unit
 from mmgen.published import keymap
-from mmgen.published.gpt_blocks import backbone_config, block_rules, heads_of, square
+from mmgen.published.gpt_blocks import (
+    backbone_config,
+    block_rules,
+    heads_of,
+    square,
+)
+from mmgen.published.gpt_classes import classes_of, table_condition
+from mmgen.published.gpt_sizes import STALE, named_size, table_facts
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Shapes
 
@@ -33,8 +38,6 @@ SIZES: dict[str, dict[str, int]] = {
     "GPT-3B": {"n_layer": 24, "n_head": 32, "dim": 3200},
     "GPT-7B": {"n_layer": 32, "n_head": 32, "dim": 4096},
 }
-PIXELS = re.compile(r"_(256|384|512)(?!\d)")  # in the name of a published file
-PATCH = 16  # pixels a side of a token, with the tokenizer that the weights were trained on
 
 # Official arguments that say nothing about inference, or that the sizes of the tensors say.
 IGNORED = frozenset(
@@ -44,13 +47,13 @@ IGNORED = frozenset(
         *("multiple_of", "ffn_dim_multiplier", "max_batch_size"),
     }
 )
+TASKS = {"c2i": "class-conditional generator", "t2i": "text-to-image generator"}
 LABEL, CAPTION = "cls_embedding.embedding_table.weight", "cls_embedding.uncond_embedding"
 CONDITION = {
     "c2i": {LABEL},
     "t2i": {CAPTION, "cls_embedding.cap_proj.fc1.weight", "cls_embedding.cap_proj.fc2.weight"},
 }
 BLOCK_KEY = re.compile(r"layers\.(\d+)\..+")
-STALE = "freqs_cis"  # some files carry the rotary table
 HEAD = frozenset({"norm.weight", "output.weight"})
 
 RULES = (
@@ -104,36 +107,51 @@ def read(
         extra: blocks behind the first head.
 
     Raises:
-        ConfigError: an option that is unknown, or that the tensors contradict.
+        UserError: an option that is unknown, or that the tensors contradict.
     """
-    facts = facts_of(tensors, extra)
+    facts = facts_of(tensors, options, extra, where)
     refuse_contradictions(options, facts, where)
-    heads = heads_of(SIZES, "dim", facts["dim"], options, where)
-    defaults = {"block_size": block_size(where), "n_head": heads}
+    defaults: dict[str, Any] = {"block_size": named_size(where, facts["model_type"])[0]}
+    if "n_head" not in facts:
+        defaults["n_head"] = heads_of(SIZES, "dim", facts["dim"], options, where)
     return official(kind, {**defaults, **options, **facts}, where, IGNORED)
 
 
-def facts_of(tensors: Mapping[str, Tensor], extra: int) -> dict[str, Any]:
-    """What the tensors tell."""
-    vocab, dim = tensors["tok_embeddings.weight"].shape
+def facts_of(
+    tensors: Mapping[str, Tensor], options: Mapping[str, Any], extra: int, where: str
+) -> dict[str, Any]:
+    """What the tensors tell.
+
+    Raises:
+        CheckpointError: one that tells a size has other axes, or the rotary table is of no picture.
+    """
+    vocab, dim = keymap.shape(tensors, "tok_embeddings.weight", 2, where)
     layers = keymap.count(tensors, BLOCK_KEY.pattern) - extra
     facts: dict[str, Any] = {"vocab_size": vocab, "dim": dim, "n_layer": layers}
     if LABEL in tensors:
-        return facts | {"model_type": "c2i", "num_classes": len(tensors[LABEL]) - 1}
-    rows, channels = tensors[CAPTION].shape
-    told = {"caption_token_num": rows, "cls_token_num": rows, "caption_dim": channels}
-    return facts | {"model_type": "t2i"} | told
+        rows, _ = keymap.shape(tensors, LABEL, 2, where)
+        classes = classes_of(rows, options, "num_classes")
+        facts |= {"model_type": "c2i", "num_classes": classes, "cls_token_num": 1}
+    else:
+        # Officially a caption has as many rows as its null twin, or it cannot be guided.
+        rows, channels = keymap.shape(tensors, CAPTION, 2, where)
+        facts |= {"caption_token_num": rows, "cls_token_num": rows, "caption_dim": channels}
+        facts |= {"model_type": "t2i"}
+    return facts | table_facts(tensors, facts, where)
 
 
 def image_config(
     given: Options, tensors: Mapping[str, Tensor], where: str, unit: Unit, taps: tuple[Tap, ...]
 ) -> ConditionalConfig:
     """Our configuration of an official image transformer, trained on `unit`."""
-    condition: ClassConfig | FeatureConfig = ClassConfig(classes=given.num_classes)
+    condition: ClassConfig | FeatureConfig
     if given.model_type == "t2i":
         condition = FeatureConfig(channels=given.caption_dim, rows=given.cls_token_num)
+    else:
+        condition = table_condition(len(tensors[LABEL]), given.num_classes)
+    heads, eps = given.n_head, given.norm_eps
     return ConditionalConfig(
-        backbone=backbone_config(tensors, given.n_head, given.norm_eps, where),
+        backbone=backbone_config(tensors, heads, eps, where, kv_heads=given.n_kv_head),
         condition=condition,
         codebook_size=given.vocab_size,
         grid=square(given.block_size, where),
@@ -145,27 +163,6 @@ def image_config(
     )
 
 
-def image_size(given: Options) -> int:
-    """Pixels a side of the pictures."""
-    return isqrt(given.block_size) * PATCH
-
-
-def block_size(where: str) -> int:
-    """Tokens of a picture: published files name their pixels (`c2i_B_384.pt`); else 256 pixels."""
-    told = PIXELS.search(Path(where).stem)
-    return (int(told[1] if told else 256) // PATCH) ** 2
-
-
-def size_notes(given: Options, options: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Where the size comes from, since no tensor tells it."""
-    if "block_size" in options:
-        return ()
-    size = image_size(given)
-    if PIXELS.search(Path(where).stem):
-        return (f"{size} pixels, as the file's name says",)
-    return (f"{size} pixels assumed; say block_size= (tokens of a picture) if it is another size",)
-
-
 def without_stale(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors without a rotary table."""
     return {key: tensor for key, tensor in tensors.items() if key != STALE}
@@ -174,5 +171,11 @@ def without_stale(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def is_transformer(shapes: Shapes, task: str, heads: frozenset[str]) -> bool:
     """Whether a file holds blocks, the condition of `task` and these heads, and nothing else."""
     rest = {key for key in shapes if not BLOCK_KEY.fullmatch(key)} - {STALE}
-    blocks = "layers.0.attention.wqkv.weight" in shapes
-    return blocks and rest == {"tok_embeddings.weight"} | CONDITION[task] | heads
+    needed = needed_by(task, heads)
+    return needed <= set(shapes) and rest <= needed
+
+
+def needed_by(task: str, heads: frozenset[str]) -> frozenset[str]:
+    """Keys of every file of `task` with these heads."""
+    blocks = {"tok_embeddings.weight", "layers.0.attention.wqkv.weight"}
+    return heads | CONDITION[task] | blocks

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.published.averages import ema_parameters, has_averages, live_parameters
-from mmgen.published.keymap import load, rename
+from mmgen.published.building import build
+from mmgen.published.keymap import rename
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
@@ -23,6 +24,7 @@ from mmgen.published.taming import (
     shape_of,
     sizes,
     taming_rules,
+    trained_size,
 )
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import IBQConfig
@@ -73,7 +75,7 @@ def tokenizer_config(
     """
     found = sizes(tensors, where)
     codes, channels = shape_of(tensors, "quantizer.codebook", where)
-    refuse_other_networks(given.ddconfig, found, where)
+    refuse_other_networks(given.ddconfig, tensors, found, where)
     refuse_contradictions(given, {"n_embed": codes, "embed_dim": channels}, where)
     quantizer = IBQConfig(
         codebook_size=codes,
@@ -103,15 +105,22 @@ def convert_tokenizer(
     given = official(IBQOptions, options, where, IGNORED)
     weights, notes = chosen_weights(tensors, given.use_ema, where)
     renamed = rename(weights, taming_rules(weights), where)
-    network = ConvTokenizer(tokenizer_config(renamed, given, where)).eval()
-    load(network, renamed, where)
-    return Converted("vision", network, image_size=256, notes=notes)
+    config = tokenizer_config(renamed, given, where)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
+    return Converted("vision", network, trained_size(given.ddconfig), notes=notes)
+
+
+NEEDED = frozenset(
+    {
+        *("encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"),
+        *("quant_conv.weight", "quantize.embedding.weight"),
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of VQGAN with a codebook and convolutions in two dimensions."""
-    needed = {"encoder.down.0.block.0.conv1.weight", "quantize.embedding.weight"}
-    return needed <= set(shapes) and len(shapes.get("quant_conv.weight", ())) == 4
+    return set(shapes) >= NEEDED and len(shapes["quant_conv.weight"]) == 4
 
 
 PARTS = (
@@ -123,5 +132,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from math import isqrt
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from mmgen.models.conditional import ConditionalConfig, Tap
-from mmgen.models.conditions import ClassConfig
 from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import ibq
@@ -28,8 +26,9 @@ from mmgen.published.gpt_blocks import (
     heads_of,
     square,
 )
-from mmgen.published.gpt_images import PATCH
-from mmgen.published.keymap import count
+from mmgen.published.gpt_classes import classes_of, guidable, table_condition
+from mmgen.published.gpt_sizes import image_size, size_notes
+from mmgen.published.keymap import count, shape
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
@@ -89,9 +88,10 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     tensors = share_of(tensors, GENERATOR)
     given = read(tensors, options, where)
     backbone = backbone_config(tensors, given.n_head, given.norm_eps, where, "blocks")
+    condition = table_condition(len(tensors[CLASSES]), given.class_num)
     config = ConditionalConfig(
         backbone=replace(backbone, adaln=True, adaln_norm_weights=True),
-        condition=ClassConfig(classes=given.class_num),
+        condition=condition,
         codebook_size=given.vocab_size,
         grid=square(given.block_size, where),
         units=(TOKEN,),
@@ -102,10 +102,12 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
         code_channels=given.n_codebook_embd if given.use_pretrained_codebook else None,
     )
     rules = (*RULES, CODEBOOK if given.use_pretrained_codebook else TABLE)
-    network = build(config, halves(fuse(tensors), backbone), rules, where)
+    network = build(config, halves(fuse(tensors, where), backbone), rules, where)
     scale, temperature = EVALUATION.get(given.n_embd, (2.0, 1.0))
     sampling = SamplingDefaults("token", guidance_scale=scale, temperature=temperature)
-    return Converted("transformer", network, isqrt(given.block_size) * PATCH, sampling)
+    notes = size_notes(given.block_size, options, where)
+    size = image_size(given.block_size)
+    return Converted("transformer", network, size, guidable(sampling, condition), notes)
 
 
 def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Options:
@@ -114,18 +116,19 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
     Raises:
         ConfigError: an option that is unknown, or that the tensors contradict.
     """
-    codes, channels = tensors["tok_emb.weight"].shape
+    codes, channels = shape(tensors, "tok_emb.weight", 2, where)
+    rows, width = shape(tensors, CLASSES, 2, where)
     facts: dict[str, Any] = {
         "vocab_size": codes,
         "n_layer": count(tensors, r"blocks\.(\d+)\..+"),
-        "n_embd": tensors[CLASSES].shape[1],
-        "class_num": len(tensors[CLASSES]) - 1,
+        "n_embd": width,
+        "class_num": classes_of(rows, options, "class_num"),
         "use_pretrained_codebook": "embedding_projection.fc1.weight" in tensors,
     }
     if facts["use_pretrained_codebook"]:
         facts["n_codebook_embd"] = channels
     refuse_contradictions(options, facts, where)
-    defaults = {"n_head": heads_of(PRESETS, "n_embd", facts["n_embd"], options, where)}
+    defaults = {"n_head": heads_of(PRESETS, "n_embd", width, options, where)}
     return official(Options, {**defaults, **options, **facts}, where, IGNORED)
 
 
@@ -162,6 +165,7 @@ PARTS = (
         name="class-conditional generator",
         recognise=partial(share_holds, prefix=GENERATOR, needed=NEEDED),
         convert=convert,
+        needed=frozenset(GENERATOR + key for key in NEEDED),
         component="transformer",
     ),
     _part(

@@ -12,15 +12,18 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.published import keymap
-from mmgen.published.larp_options import PRESETS, LarpOptions, read_options, recorded
+from mmgen.published.building import build
+from mmgen.published.larp_options import ASSUMED, LarpOptions, read_options, recorded
+from mmgen.published.options import assumed
+from mmgen.published.renamed import Target
 from mmgen.published.systems import Converted, Part
 from mmgen.tokenizers_vis.larp import LarpConfig, LarpTokenizer
 from mmgen.tokenizers_vis.quantizers import VQConfig
 from mmgen.tokenizers_vis.vit import ViTConfig
 
-__all__ = ["PARTS", "PRESETS", "convert", "tokenizer_config"]
+__all__ = ["PARTS", "convert", "tokenizer_config"]
 
-RULES: tuple[tuple[str, keymap.Target], ...] = (
+RULES: tuple[tuple[str, Target], ...] = (
     (r"x_embedder\.proj\.(weight|bias)", r"patchify.\1"),
     (r"encoder_latent_query_embed", "encoder_queries"),
     # Tables are kept as the file has them, fixed or learned.
@@ -28,8 +31,8 @@ RULES: tuple[tuple[str, keymap.Target], ...] = (
     (r"decoder_latent_pe", "token_places"),
     (r"decoder_patch_query_embed", "query_places"),
     (r"decoder_patch_query_token_type_embed", "query_type"),
-    (r"((?:en|de)coder\.blocks\.\d+)\.(norm[12]\.(?:weight|bias))", r"\1.\2"),
-    (r"((?:en|de)coder\.blocks\.\d+)\.(?:attn|mlp)\.((?:qkv|proj|fc[12])\.\w+)", r"\1.\2"),
+    # Blocks are timm's there and here.
+    (r"(?:en|de)coder\.blocks\.\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\.\w+", r"\g<0>"),
     (r"bottleneck\.in_linear\.(weight|bias)", r"to_code.\1"),
     (r"bottleneck\.out_linear\.(weight|bias)", r"from_code.\1"),
     (r"bottleneck\.regularizer\.embedding\.weight", "quantizer.codebook"),
@@ -70,24 +73,32 @@ def tokenizer_config(options: LarpOptions) -> LarpConfig:
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """Read a tokenizer; what no tensor tells is by default as in LARP-L-long."""
     read = read_options(tensors, options, where)
-    with next(iter(tensors.values())).device:
-        network = LarpTokenizer(tokenizer_config(read))
     ours = keymap.rename(tensors, RULES, where)
     for name in _ROWS:
         if name in ours and ours[name].ndim > 1:  # else the size is refused below
             ours[name] = ours[name].flatten(0, -2)  # (rows, width)
     if "query_type" in ours:
         ours["query_type"] = ours["query_type"].flatten()
-    keymap.load(network, ours, where)
+    config = tokenizer_config(read)
+    network = build(lambda: LarpTokenizer(config), ours, where)
     notes = ["codes are the likeliest ones; the official class draws them unless told otherwise"]
     if read.bottleneck.args.regularizer.args.entropy_loss_weight:
         notes.append("its entropy loss is left out of further training")
-    return Converted("vision", network.eval(), read.input_size, notes=tuple(notes))
+    untold = assumed(read, options, ASSUMED)
+    return Converted("vision", network, read.input_size, notes=tuple(notes), assumed=untold)
+
+
+NEEDED = frozenset(
+    {
+        *("encoder_latent_query_embed", "bottleneck.in_linear.weight"),
+        *("bottleneck.out_linear.weight", "decoder_latent_pe"),
+    }
+)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether the keys are those of a LARP tokenizer."""
-    return "encoder_latent_query_embed" in shapes and "bottleneck.in_linear.weight" in shapes
+    return shapes.keys() >= NEEDED
 
 
 def _vit(options: LarpOptions, side: str) -> ViTConfig:
@@ -107,6 +118,7 @@ PARTS = (
         recognise=recognise,
         convert=convert,
         component="vision",
+        needed=NEEDED,
         recorded=recorded,
     ),
 )

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mmgen.published.keymap import Rules, load, rename
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.building import build
+from mmgen.published.keymap import Rules, rename
+from mmgen.published.options import assumed, official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     WORDS,
@@ -100,9 +101,18 @@ def convert_tokenizer(
 ) -> Converted:
     """VQ-8 or VQ-16 as a `ConvTokenizer`; see `Part.convert`."""
     renamed = rename(tensors, RULES, where)
-    network = ConvTokenizer(tokenizer_config(renamed, options, where)).eval()
-    load(network, renamed, where)
-    return Converted("vision", network, image_size=256)
+    config = tokenizer_config(renamed, options, where)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
+    untold = assumed(VQOptions(), options, ("codebook_l2_norm",))
+    return Converted("vision", network, image_size=256, assumed=untold)
+
+
+NEEDED = frozenset(
+    {
+        *(f"{side}.conv_blocks.0.res.0.conv1.weight" for side in ("encoder", "decoder")),
+        *("encoder.mid.0.conv1.weight", "quantize.embedding.weight"),
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
@@ -119,5 +129,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

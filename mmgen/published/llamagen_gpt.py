@@ -12,18 +12,20 @@ from mmgen.models.conditional import Tap
 from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published.gpt_blocks import build, fuse, halves
+from mmgen.published.gpt_classes import guidable
 from mmgen.published.gpt_images import (
     HEAD,
     RULES,
     SIZES,
+    TASKS,
     Options,
     image_config,
-    image_size,
     is_transformer,
+    needed_by,
     read,
-    size_notes,
     without_stale,
 )
+from mmgen.published.gpt_sizes import STALE, image_size, size_notes
 from mmgen.published.systems import Converted, Part
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -38,13 +40,14 @@ GUIDANCE_256 = {768: 2.0, 1024: 1.75}
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """LlamaGen's transformer; see `Part.convert`."""
-    tensors = without_stale(tensors)
     given = read(Options, tensors, options, where)
+    notes = size_notes(given.block_size, options, where, given.model_type, STALE in tensors)
+    tensors = without_stale(tensors)
     unit = Unit("token", "raster", "shift")
     config = image_config(given, tensors, where, unit, taps=(Tap("x", given.n_layer),))
-    network = build(config, halves(fuse(tensors), config.backbone), RULES, where)
-    notes = size_notes(given, options, where)
-    return Converted("transformer", network, image_size(given), sampling_defaults(given), notes)
+    network = build(config, halves(fuse(tensors, where), config.backbone), RULES, where)
+    sampling = guidable(sampling_defaults(given), config.condition)
+    return Converted("transformer", network, image_size(given.block_size), sampling, notes)
 
 
 def sampling_defaults(given: Options) -> SamplingDefaults:
@@ -64,6 +67,7 @@ PARTS = tuple(
         recognise=partial(is_transformer, task=task, heads=HEAD),
         convert=convert,
         component="transformer",
+        needed=needed_by(task, HEAD),
     )
-    for task, name in (("c2i", "class-conditional generator"), ("t2i", "text-to-image generator"))
+    for task, name in TASKS.items()
 )

@@ -17,23 +17,19 @@ from torch import Tensor
 
 from mmgen.errors import ConfigError
 from mmgen.models.conditional import ConditionalConfig, Tap
-from mmgen.models.conditions import ClassConfig
 from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import gpt_images as images
 from mmgen.published import keymap
-from mmgen.published.gpt_blocks import (
-    backbone_config,
-    block_rules,
-    build,
-    fuse,
-    halves,
-    heads_of,
-)
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves, heads_of
+from mmgen.published.gpt_classes import classes_of, guidable, table_condition
+from mmgen.published.gpt_sizes import STALE, image_size, size_notes
+from mmgen.published.options import official, refuse_contradictions, whole
 from mmgen.published.systems import Converted, Part, Shapes
 
-NEIGHBOR = Unit("neighbor", "neighbor", "neighbors")
+# All heads speak of the first code, also where the grid leaves them no neighbour (nar.md 3.6, 6.2).
+NEIGHBOR = Unit("neighbor", "neighbor", "neighbors", directions="yx")
+CLIP_NEIGHBOR = Unit("neighbor", "neighbor", "neighbors", directions="tyx")
 IMAGE_HEADS = frozenset({*images.HEAD, "medusa_norm.weight", "medusa_output.weight"})
 IMAGE_RULES = (
     *images.RULES,
@@ -42,6 +38,7 @@ IMAGE_RULES = (
 )
 DIRECTIONS = {"R": "x", "D": "y", "B": "t"}  # official letter of a clip's head -> our direction
 CLIP_HEADS = frozenset(f"{kind}_{each}.weight" for kind in ("norm", "output") for each in "RDB")
+CLIP_NEEDED = CLIP_HEADS | {"tok_embeddings.weight", "abs_pe", images.LABEL}
 CLIP_RULES = (
     *block_rules(),
     (r"tok_embeddings\.weight", "code_embedding.weight"),
@@ -81,17 +78,17 @@ def convert_images(
     tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
 ) -> Converted:
     """NAR's image transformer; see `Part.convert`."""
-    tensors = images.without_stale(tensors)
-    extra = options.get("medusa_attention_num", 1)
+    extra = whole(options, "medusa_attention_num", 1, where)
     given = images.read(ImageOptions, tensors, options, where, extra)
+    notes = size_notes(given.block_size, options, where, given.model_type, STALE in tensors)
+    tensors = images.without_stale(tensors)
     below = Tap("y", given.n_layer + given.medusa_attention_num)
     taps = (Tap("x", given.n_layer), below)
     config = images.image_config(given, tensors, where, NEIGHBOR, taps)
-    network = build(config, halves(fuse(tensors), config.backbone), IMAGE_RULES, where)
+    network = build(config, halves(fuse(tensors, where), config.backbone), IMAGE_RULES, where)
     scale = 7.5 if given.model_type == "t2i" else 2.0  # specs/nar.md 3.6 and 4
-    sampling = SamplingDefaults("neighbor", guidance_scale=scale)
-    notes = images.size_notes(given, options, where)
-    return Converted("transformer", network, images.image_size(given), sampling, notes)
+    sampling = guidable(SamplingDefaults("neighbor", guidance_scale=scale), config.condition)
+    return Converted("transformer", network, image_size(given.block_size), sampling, notes)
 
 
 # -- clips ---------------------------------------------------------------------------------------
@@ -124,19 +121,22 @@ def convert_clips(
     """NAR's video transformer; see `Part.convert`."""
     given = read_clip_options(tensors, options, where)
     down = given.n_layer + given.attn_num_down
+    heads, eps = given.n_head, given.norm_eps
     config = ConditionalConfig(
-        backbone=backbone_config(tensors, given.n_head, given.norm_eps, where),
-        condition=ClassConfig(classes=given.num_classes),
+        backbone=backbone_config(tensors, heads, eps, where, kv_heads=given.n_kv_head),
+        condition=table_condition(len(tensors[images.LABEL]), given.num_classes),
         codebook_size=given.vocab_size,
         grid=given.latent_shape,
-        units=(NEIGHBOR,),
+        units=(CLIP_NEIGHBOR,),
         taps=(Tap("x", given.n_layer), Tap("y", down), Tap("t", down + given.attn_num_back)),
         positions="learned",
     )
     flat = {key: t.squeeze(0) if key == "abs_pe" else t for key, t in tensors.items()}
-    network = build(config, fuse(flat), CLIP_RULES, where)
+    network = build(config, fuse(flat, where), CLIP_RULES, where)
     sampling = SamplingDefaults("neighbor", guidance_scale=1.25)  # specs/nar.md 6.2
-    return Converted("transformer", network, 128, sampling)
+    shape = "x".join(map(str, given.latent_shape))
+    notes = () if "latent_shape" in options else (f"latent_shape {shape} assumed",)
+    return Converted("transformer", network, 128, guidable(sampling, config.condition), notes)
 
 
 def read_clip_options(
@@ -147,17 +147,17 @@ def read_clip_options(
     Raises:
         ConfigError: an option that is unknown, that the tensors contradict, or that is not built.
     """
-    vocab, dim = tensors["tok_embeddings.weight"].shape
-    extra = options.get("attn_num_down", 1) + options.get("attn_num_back", 1)
+    vocab, dim = keymap.shape(tensors, "tok_embeddings.weight", 2, where)
+    rows, _ = keymap.shape(tensors, images.LABEL, 2, where)
+    extra = sum(whole(options, name, 1, where) for name in ("attn_num_down", "attn_num_back"))
     facts = {
-        "vocab_size": vocab,
-        "dim": dim,
+        **{"vocab_size": vocab, "dim": dim, "cls_token_num": 1},
         "n_layer": keymap.count(tensors, images.BLOCK_KEY.pattern) - extra,
-        "num_classes": len(tensors[images.LABEL]) - 1,
-        "max_seq_len": tensors["abs_pe"].shape[1] - 1,
+        "num_classes": classes_of(rows, options, "num_classes"),
+        "max_seq_len": keymap.shape(tensors, "abs_pe", 3, where)[1] - 1,
     }
     refuse_contradictions(options, facts, where)
-    defaults = {"n_head": heads_of(CLIP_SIZES, "dim", dim, options, where)}
+    defaults: dict[str, Any] = {"n_head": heads_of(CLIP_SIZES, "dim", dim, options, where)}
     if facts["max_seq_len"] == 4 * 16 * 16:
         defaults["latent_shape"] = (4, 16, 16)
     given = official(ClipOptions, {**defaults, **options, **facts}, where, images.IGNORED)
@@ -173,23 +173,26 @@ def read_clip_options(
 
 def is_clips(shapes: Shapes) -> bool:
     """Whether a file holds the video transformer."""
-    rest = {key for key in shapes if not images.BLOCK_KEY.fullmatch(key)}
-    return rest == {"tok_embeddings.weight", "abs_pe", images.LABEL} | CLIP_HEADS
+    return {key for key in shapes if not images.BLOCK_KEY.fullmatch(key)} == CLIP_NEEDED
 
 
 _part = partial(
     Part, system="nar", licence="MIT", source="ThisisBillhe/NAR", component="transformer"
 )
 PARTS = (
-    _part(
-        name="class-conditional generator",
-        recognise=partial(images.is_transformer, task="c2i", heads=IMAGE_HEADS),
-        convert=convert_images,
+    *(
+        _part(
+            name=name,
+            recognise=partial(images.is_transformer, task=task, heads=IMAGE_HEADS),
+            convert=convert_images,
+            needed=images.needed_by(task, IMAGE_HEADS),
+        )
+        for task, name in images.TASKS.items()
     ),
     _part(
-        name="text-to-image generator",
-        recognise=partial(images.is_transformer, task="t2i", heads=IMAGE_HEADS),
-        convert=convert_images,
+        name="class-conditional clip generator",
+        recognise=is_clips,
+        convert=convert_clips,
+        needed=CLIP_NEEDED,
     ),
-    _part(name="class-conditional clip generator", recognise=is_clips, convert=convert_clips),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import Any, Literal
 
 from mmgen.errors import ConfigError
@@ -20,6 +21,7 @@ SIZES = (
     *("block_size", "first_stage_vocab_size", "n_embd", "n_head", "n_layer"),
     *("text_vocab_size", "token_number_per_step"),
 )
+ASSUMED = ("n_head", "token_number_per_step", "first_stage_vocab_size")
 TRAINING = ("semi_ar", "transformer_dropout", "p_drop_cond", "pkeep")
 
 
@@ -45,12 +47,12 @@ class TransformerOptions:
     n_layer: int | None = None
     n_head: int | None = None
     n_embd: int | None = None
-    latent_grid: tuple[int, int, int] = GRID
+    latent_grid: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that nothing can have."""
-        sizes = {name: (getattr(self, name),) for name in SIZES} | {"latent_grid": self.latent_grid}
-        for name, values in sizes.items():
+        sizes = {name: (getattr(self, name),) for name in SIZES}
+        for name, values in {**sizes, "latent_grid": self.latent_grid or ()}.items():
             if any(value is not None and value < 1 for value in values):
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}.")
 
@@ -98,14 +100,29 @@ def complete(options: TransformerOptions, shapes: Shapes, where: str) -> Transfo
             f"{where} cannot be hybrid={hybrid}, unconditional={plain}, starts_with_bov="
             f"{options.starts_with_bov}: no such model runs; see hyper_parameters of the file."
         )
+    if not plain and key == "label" and rows != 1:
+        raise ConfigError(
+            f"{where} has {rows} rows of a condition, and a class label (cond_stage_key) is one; "
+            "leave cond_stage_key out."
+        )
     words = 0 if plain else _words(options, key, vocabulary)
     block = options.token_number_per_step
     if block is None and hybrid:
-        block = vocabulary - options.first_stage_vocab_size - words
+        block = max(0, vocabulary - options.first_stage_vocab_size - words)
     heads = options.n_head or HEADS.get((layers, width))
     if heads is None or (block is None and options.first_stage_vocab_size != CODES):
         name = "n_head" if heads is None else "token_number_per_step"
         raise ConfigError(f"No tensor of {where} tells {name}; say {name}=... .")
+    block = 16 if block is None else block
+    specials = 0 if plain else max(1, block) if hybrid else 1
+    codes = options.first_stage_vocab_size
+    if specials + words + codes != vocabulary:
+        raise ConfigError(
+            f"{where} has {vocabulary} ids, and {specials} special ones, {words} of the condition "
+            f"and first_stage_vocab_size={codes} do not make them up; say other sizes."
+        )
+    positions = rows + (0 if hybrid else -block)  # that are fed beside the tokens of the grid
+    _refuse_grid(options.latent_grid, block, told["block_size"] - positions, where)
     return replace(
         options,
         unconditional=plain,
@@ -113,10 +130,32 @@ def complete(options: TransformerOptions, shapes: Shapes, where: str) -> Transfo
         starts_with_bov=hybrid,
         cond_stage_key=key,
         class_cond_dim=words,
-        token_number_per_step=block or 16,
+        token_number_per_step=block,
         n_head=heads,
         **told,
     )
+
+
+def grid_notes(options: TransformerOptions) -> tuple[str, ...]:
+    """What to say of a grid that nobody told."""
+    if options.latent_grid:
+        return ()
+    return (f"latent_grid {'x'.join(map(str, GRID))} assumed; say latent_grid= if it is another",)
+
+
+def _refuse_grid(grid: tuple[int, int, int] | None, block: int, longest: int, where: str) -> None:
+    """Refuse a grid that is not made of blocks, or has more tokens than there are positions."""
+    tokens = prod(grid or ())
+    if grid and tokens % block:
+        raise ConfigError(
+            f"latent_grid {grid} has {tokens} tokens, which is no multiple of "
+            f"token_number_per_step={block}; say another one."
+        )
+    if grid and tokens > longest:
+        raise ConfigError(
+            f"latent_grid {grid} has {tokens} tokens, and {where} has positions (block_size) for "
+            f"{longest}; say a smaller one."
+        )
 
 
 def recorded(extras: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
+from mmgen.published.building import build
 from mmgen.published.ibq import IGNORED, chosen_weights
-from mmgen.published.keymap import Rules, count, load, rename
+from mmgen.published.keymap import Rules, count, rename
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
@@ -25,13 +26,20 @@ from mmgen.published.taming import (
     refuse_other_networks,
     sizes,
     taming_rules,
+    trained_size,
 )
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import LFQConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     name: {
-        "ddconfig": {"ch": 128, "ch_mult": ch_mult, "num_res_blocks": 4, "z_channels": bits},
+        "ddconfig": {
+            "ch": 128,
+            "ch_mult": ch_mult,
+            "num_res_blocks": 4,
+            "z_channels": bits,
+            "resolution": int(name.split("-")[0]),
+        },
         "n_embed": 2**bits,
         "embed_dim": bits,
     }
@@ -85,7 +93,7 @@ def tokenizer_config(
     """
     found = sizes(tensors, where)
     bits = found["z_channels"]
-    refuse_other_networks(given.ddconfig, found, where)
+    refuse_other_networks(given.ddconfig, tensors, found, where)
     refuse_contradictions(given, {"n_embed": 2**bits, "embed_dim": bits}, where)
     quantizer = LFQConfig(
         channels=bits,
@@ -104,15 +112,22 @@ def convert_tokenizer(
     )
     weights, notes = chosen_weights(tensors, given.use_ema, where)
     renamed = rename(weights, rules(weights), where)
-    network = ConvTokenizer(tokenizer_config(renamed, given, where)).eval()
-    load(network, renamed, where)
-    return Converted("vision", network, image_size=256, notes=notes)
+    config = tokenizer_config(renamed, given, where)
+    network = build(lambda: ConvTokenizer(config), renamed, where)
+    return Converted("vision", network, trained_size(given.ddconfig), notes=notes)
+
+
+NEEDED = frozenset(
+    {
+        *("encoder.mid_block.0.conv1.weight", "decoder.mid_block.0.conv1.weight"),
+        "decoder.adaptive.0.gamma.weight",
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of the picture tokenizer; that of clips has other ones."""
-    needed = {"encoder.mid_block.0.conv1.weight", "decoder.adaptive.0.gamma.weight"}
-    return needed <= set(shapes)
+    return set(shapes) >= NEEDED
 
 
 PARTS = (
@@ -124,5 +139,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

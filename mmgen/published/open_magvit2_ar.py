@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import isqrt
 from typing import Any
 
 from torch import Tensor
 
 from mmgen.errors import ConfigError
 from mmgen.models.conditional import Tap
-from mmgen.models.conditions import ClassConfig
 from mmgen.models.factorized import FactorizedConfig, FactorizedModel
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import open_magvit2
@@ -30,7 +28,8 @@ from mmgen.published.gpt_blocks import (
     heads_of,
     square,
 )
-from mmgen.published.gpt_images import PATCH
+from mmgen.published.gpt_classes import classes_of, guidable, table_condition
+from mmgen.published.gpt_sizes import image_size, size_notes
 from mmgen.published.ibq_ar import (
     CLASSES,
     GENERATOR,
@@ -40,7 +39,7 @@ from mmgen.published.ibq_ar import (
     share_holds,
     share_of,
 )
-from mmgen.published.keymap import count
+from mmgen.published.keymap import count, shape
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 
@@ -103,9 +102,10 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     tensors = share_of(tensors, GENERATOR)
     given = read(tensors, options, where)
     backbone = backbone_config(tensors, given.n_head, given.norm_eps, where, "spatial_blocks")
+    condition = table_condition(len(tensors[CLASSES]), given.class_num)
     config = FactorizedConfig(
         backbone=backbone,
-        condition=ClassConfig(classes=given.class_num),
+        condition=condition,
         codebook_size=given.vocab_size,
         grid=square(given.block_size, where),
         units=(TOKEN,),
@@ -116,10 +116,12 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
         bits=given.factorized_bits,
         inner_depth=given.factorized_n_layer,
     )
-    network = build(config, halves(fuse(tensors), backbone), RULES, where, FactorizedModel)
+    network = build(config, halves(fuse(tensors, where), backbone), RULES, where, FactorizedModel)
     scales, temperatures = EVALUATION.get(given.dim, ((1.9, 1.9), (1.0, 1.0)))
     sampling = SamplingDefaults("token", guidance_scale=scales, temperature=temperatures)
-    return Converted("transformer", network, isqrt(given.block_size) * PATCH, sampling)
+    notes = size_notes(given.block_size, options, where)
+    size = image_size(given.block_size)
+    return Converted("transformer", network, size, guidable(sampling, condition), notes)
 
 
 def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Options:
@@ -130,15 +132,15 @@ def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) 
     """
     if not options.get("token_factorization", True):
         raise ConfigError(f"{where} without sub-tokens (token_factorization) is not built.")
-    tables = [tensors[f"{name}.weight"] for name in SUB_TOKENS]
-    classes, width = tensors[CLASSES].shape
+    sizes = [shape(tensors, f"{name}.weight", 2, where)[0] for name in SUB_TOKENS]
+    rows, width = shape(tensors, CLASSES, 2, where)
     facts: dict[str, Any] = {
-        "vocab_size": len(tables[0]) * len(tables[1]),
+        "vocab_size": sizes[0] * sizes[1],
         "spatial_n_layer": count(tensors, r"spatial_blocks\.(\d+)\..+"),
         "factorized_n_layer": count(tensors, r"factorized_blocks\.(\d+)\..+"),
         "dim": width,
-        "class_num": classes - 1,
-        "factorized_bits": [len(table).bit_length() - 1 for table in tables],
+        "class_num": classes_of(rows, options, "class_num"),
+        "factorized_bits": [size.bit_length() - 1 for size in sizes],
     }
     refuse_contradictions(options, facts, where)
     defaults = {"n_head": heads_of(PRESETS, "dim", width, options, where)}
@@ -165,6 +167,7 @@ PARTS = (
         name="class-conditional generator",
         recognise=partial(share_holds, prefix=GENERATOR, needed=NEEDED),
         convert=convert,
+        needed=frozenset(GENERATOR + key for key in NEEDED),
         component="transformer",
     ),
     _part(

@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mmgen.errors import CheckpointError
-from mmgen.published.keymap import load, rename
+from mmgen.errors import CheckpointError, ConfigError
+from mmgen.published.building import build
+from mmgen.published.keymap import rename
 from mmgen.published.options import official
 from mmgen.published.seed_keys import (
     TOWER,
@@ -72,6 +73,11 @@ class SeedOptions:
     image_features_dim: int = 1024
     text_features_dim: int = 768
     vit: VitOptions | None = field(default_factory=VitOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse heads that nothing can have."""
+        if self.blocks_num_heads < 1:
+            raise ConfigError(f"blocks_num_heads must be 1 or more, not {self.blocks_num_heads}.")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -142,10 +148,9 @@ def convert(
         said, **found, use_qformer_image=queries, vit=replace(vit, **tower) if tower else None
     )
     config = configuration(whole, target, "pos_embed" in tensors)
-    network = SeedTokenizer(config).eval()
     depth = config.vision.depth if config.vision else 0
     named = rename(tensors, rules(target, queries, depth), where)
-    load(network, named, where)
+    network = build(lambda: SeedTokenizer(config), named, where)
     size = config.vision.image_size if config.vision else 224
     return Converted("vision", network, size, notes=_notes(len(tensors) - len(named), tower))
 

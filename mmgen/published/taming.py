@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from mmgen.errors import CheckpointError
-from mmgen.published.keymap import Rules, Target, count, load, rename, shape
+from mmgen.errors import CheckpointError, ConfigError
+from mmgen.published.keymap import Rules, count, load, rename, shape
 from mmgen.published.options import refuse_contradictions
+from mmgen.published.renamed import Target
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
 
 WORDS = {
@@ -117,6 +118,14 @@ def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def trained_size(options: DDConfig) -> int:
+    """Pixels a side that it was trained on, 256 if nothing is said; `ConfigError` below 1."""
+    size = 256 if options.resolution is None else options.resolution
+    if size < 1:
+        raise ConfigError(f"resolution must be 1 or more, not {size}.")
+    return size
+
+
 def nominal_levels(resolution: int, attended: Collection[int], levels: int) -> tuple[int, ...]:
     """Levels with attention, by sides of the feature map at the nominal resolution."""
     return tuple(i for i in range(levels) if resolution // 2**i in attended)
@@ -132,19 +141,32 @@ class DDConfig:
     z_channels: int | None = None
     attn_resolutions: tuple[int, ...] | None = None
     resolution: int | None = None
-    in_channels: int = 3
-    out_ch: int = 3
-    double_z: bool = False
-    dropout: float = 0.0
+    in_channels: int | None = None
+    out_ch: int | None = None
+    double_z: bool | None = None
+    dropout: float = 0.0  # of training
 
 
-def refuse_other_networks(options: DDConfig, found: Mapping[str, Any], where: str) -> None:
+def refuse_other_networks(
+    options: DDConfig, tensors: Mapping[str, Tensor], found: Mapping[str, Any], where: str
+) -> None:
     """Refuse `ddconfig` options that contradict the tensors.
 
+    Args:
+        options: what the user said.
+        tensors: by our names.
+        found: of `sizes`.
+        where: what to call the file in messages.
+
     Raises:
-        CheckpointError: names the first one.
+        UserError: names the first one.
     """
-    refuse_contradictions(options, official_sizes(found), where)
+    said = official_sizes(found) | {
+        "in_channels": shape_of(tensors, "encoder.conv_in.weight", where)[1],
+        "out_ch": shape_of(tensors, "decoder.conv_out.weight", where)[0],
+        "double_z": shape_of(tensors, "encoder.conv_out.weight", where)[0] != found["z_channels"],
+    }
+    refuse_contradictions(options, said, where)
     if options.resolution is not None and options.attn_resolutions is not None:
         levels = len(found["widths"])
         nominal = nominal_levels(options.resolution, options.attn_resolutions, levels)
@@ -153,6 +175,8 @@ def refuse_other_networks(options: DDConfig, found: Mapping[str, Any], where: st
                 f"{where} has attention at the levels {found['attention_levels']}, and the options "
                 f"put it at {nominal}; leave resolution and attn_resolutions out."
             )
+    elif options.attn_resolutions is not None:
+        raise ConfigError(f"attn_resolutions of {where} are sides at a resolution; say it too.")
 
 
 def discriminator(tensors: Mapping[str, Tensor], where: str) -> PatchDiscriminator:

@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmgen.errors import CheckpointError, ConfigError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.velocity import VelocityConfig, VelocityModel
 from mmgen.pipeline_folder import SamplingDefaults
-from mmgen.published.keymap import count, load
-from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
+from mmgen.published.building import build
+from mmgen.published.keymap import count
+from mmgen.published.options import assumed, official, refuse_contradictions, refuse_other_ranks
 from mmgen.published.systems import Converted, Part, Shapes
-from mmgen.published.xar_keys import STACKS, our_tensors
+from mmgen.published.xar_keys import NEEDED, STACKS, our_tensors
 
 RANKS = {
     r".*_pos_embed_learned": 3,
@@ -70,8 +70,7 @@ PRESETS = {
 
 def recognise(shapes: Shapes) -> bool:
     """Whether these are the keys of an xAR file."""
-    needed = ("encoder_blocks.0.ada_lin.1.weight", "decoder_blocks.0.mlp.fc1_g.weight")
-    return all(key in shapes for key in (*needed, "z_proj_ln.weight", "time_embed.mlp.0.weight"))
+    return set(shapes) >= NEEDED
 
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
@@ -90,12 +89,10 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     # The class table has one row more, whatever `class_num` is.
     classes, waves = len(tensors["class_emb.weight"]) - 1, tensors["time_embed.mlp.0.weight"]
     config = configuration(chosen, classes, waves.shape[1])
-    with torch.device("meta"):
-        network = VelocityModel(config)
-    network.to_empty(device=tensors["pred.weight"].device)
-    load(network, our_tensors(tensors, config, where), where)
+    network = build(lambda: VelocityModel(config), our_tensors(tensors, config, where), where)
     sampling = sampling_of(chosen.encoder_embed_dim)
-    return Converted("transformer", network.eval(), chosen.img_size, sampling)
+    untold = assumed(chosen, {**found, **options}, ("vae_stride", "clusters"))
+    return Converted("transformer", network, chosen.img_size, sampling, assumed=untold)
 
 
 PARTS = (
@@ -107,6 +104,7 @@ PARTS = (
         recognise=recognise,
         convert=convert,
         component="transformer",
+        needed=NEEDED,
     ),
 )
 
@@ -127,6 +125,11 @@ def configuration(
     """
     if min(options.img_size, options.vae_stride) < 1:
         raise ConfigError("img_size and vae_stride must be 1 or more.")
+    if not 0 < options.mlp_ratio <= 1024:
+        raise ConfigError(f"mlp_ratio must be above 0 and at most 1024, not {options.mlp_ratio}.")
+    for name in ("label_drop_prob", "proj_dropout"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(options, name)}.")
     side, across = options.img_size // options.vae_stride, math.isqrt(max(0, options.clusters))
     if across < 1 or across**2 != options.clusters or side % across:
         raise ConfigError(

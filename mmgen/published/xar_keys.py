@@ -10,9 +10,16 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.models.velocity import VelocityConfig
-from mmgen.published.keymap import rename
+from mmgen.published.keymap import refuse_halves, rename
+from mmgen.published.layouts import fuse, halves
 
 STACKS = ("encoder", "decoder")  # in series, both see every row
+NEEDED = frozenset(
+    {
+        *("encoder_blocks.0.ada_lin.1.weight", "decoder_blocks.0.mlp.fc1_g.weight"),
+        *("z_proj_ln.weight", "time_embed.mlp.0.weight"),
+    }
+)
 
 
 def _in_stack(name: str) -> Callable[[re.Match[str]], str]:
@@ -46,7 +53,8 @@ def our_tensors(
     Raises:
         CheckpointError: a key that xAR does not have, or queries, keys and values of another size.
     """
-    found = rename(_fused(tensors, where), RULES, where)
+    refuse_halves(tensors, ("fc1_g", "fc1_x"), where)
+    found = rename(fuse(tensors, "fc1_g", "fc1_x", "inner", where), RULES, where)
     for name, tensor in found.items():
         if name.endswith(".places"):
             found[name] = tensor.squeeze(0)
@@ -57,26 +65,7 @@ def our_tensors(
                     f"{where} holds {len(tensor)} rows in a layer of queries, keys and values "
                     f"that should have {3 * stack.width}; get it again."
                 )
-            found[name] = _halves(tensor, stack.heads, stack.head_dim)
+            turned = 2 * stack.width  # rows of queries and keys
+            q_and_k = halves(tensor[:turned], stack.head_dim)
+            found[name] = torch.cat([q_and_k, tensor[turned:]])
     return found
-
-
-def _fused(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Both inner layers of an MLP as one, the gate first."""
-    fused = {}
-    for key, tensor in tensors.items():
-        gate, value = key.replace("fc1_x", "fc1_g"), key.replace("fc1_g", "fc1_x")
-        if gate == value or gate not in tensors or value not in tensors:
-            fused[key] = tensor
-        elif tensors[gate].shape != tensors[value].shape:
-            raise CheckpointError(f"{where} holds '{gate}' and '{value}' of unequal shapes.")
-        elif key == gate:
-            fused[key.replace("fc1_g", "inner")] = torch.cat([tensor, tensors[value]])
-    return fused
-
-
-def _halves(rows: Tensor, heads: int, head_dim: int) -> Tensor:
-    """Rotary pairs (2i, 2i + 1) of queries and keys to ours, (i, i + head_dim / 2)."""
-    q, k, v = rows.view(3, heads, head_dim, *rows.shape[1:]).unbind()
-    pairs = torch.arange(head_dim).view(-1, 2).T.flatten()
-    return torch.stack([q[:, pairs], k[:, pairs], v]).flatten(0, 2)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
 from tiny_drawing import conditional_pipeline
 from tiny_pipeline import tiny_pipeline, write_pictures
 

@@ -37,6 +37,18 @@ def test_a_clip_goes_on(mmgen: Any, folders: Path, tmp_path: Path) -> None:
     assert (tmp_path / "ball.gif").is_file()
 
 
+def test_frames_that_are_no_squares_are_named(mmgen: Any, folders: Path, tmp_path: Path) -> None:
+    wide = [Image.new("RGB", (16, 8), (60 * i, 0, 0)) for i in range(3)]
+    save_clip(wide, tmp_path / "wide.gif", {})
+    words = ("sample", "--model", folders / "going-on", "--frames", "wide.gif", "--given", 1)
+    done = mmgen(*words, "-o", "on.gif", cwd=tmp_path)
+    said = "mmgen: The frames of wide.gif are 16x8; they were squeezed into 4x4, nothing was cut"
+    assert done.code == 0 and done.err.startswith(said)
+    done = mmgen(*words, "-o", "on.jpg", cwd=tmp_path)
+    assert done.code == 2 and "on.jpg holds no clips" in done.err
+    assert not (tmp_path / "on.jpg").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -96,13 +96,34 @@ def test_several_pictures_make_a_sheet(mmgen: Commands, tiny: Path, tmp_path: Pa
 
 
 def test_out_names_a_folder_or_a_file(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
-    (file,) = draw(mmgen, tiny, tmp_path, "a cat", "-o", "new/deep")
-    assert file == tmp_path / "new/deep/a-cat.png"
+    (file,) = draw(mmgen, tiny, tmp_path, "a cat", "-o", "new")
+    assert file == tmp_path / "new/a-cat.png"
+    (file,) = draw(mmgen, tiny, tmp_path, "a cat", "-o", "other/cat.png")
+    assert file == tmp_path / "other/cat.png"
     files = draw(mmgen, tiny, tmp_path, "a cat", "-n", 2, "-o", "cats.webp")
     assert [file.name for file in files] == ["cats-1.webp", "cats-2.webp", "cats.webp"]
     (tmp_path / "cats.v2").mkdir()
     (file,) = draw(mmgen, tiny, tmp_path, "a cat", "-o", "cats.v2")
     assert file == tmp_path / "cats.v2/a-cat.png"
+
+
+def test_what_is_replaced_is_said(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    words = ("sample", "a cat", "--model", tiny, "-o", "cat.png", "--scale", 1)
+    assert mmgen(*words, cwd=tmp_path).out == "cat.png\n"
+    assert mmgen(*words, cwd=tmp_path).out == "cat.png (replaced)\n"
+    many = mmgen(*words, "-n", 2, cwd=tmp_path)
+    assert many.out == "cat-1.png\ncat-2.png\ncat.png (replaced)\n"
+    assert names(tmp_path) == ["cat-1.png", "cat-2.png", "cat.png"]  # nothing is left beside them
+
+
+def test_no_two_pictures_of_a_run_get_one_name(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    prompts = ("cat", "cat", "cat 2", "cat sheet", "кот", "🐈")
+    files = draw(mmgen, tiny, tmp_path, *prompts, "--scale", 1)
+    assert [file.name for file in files] == [
+        *("cat.png", "cat-2.png", "cat-2-2.png", "cat-sheet.png", "кот.png"),
+        *("picture.png", "cat-sheet-2.png"),
+    ]
+    assert [read_recipe(file)["prompt"] for file in files[:-1]] == list(prompts)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp", ".gif"])
@@ -176,6 +197,9 @@ def test_a_prompt_that_is_cut_is_named(mmgen: Commands, tiny: Path, tmp_path: Pa
     done = mmgen("sample", "a red apple " * 9, "--model", tiny, "-o", "a.png", cwd=tmp_path)
     assert (done.code, done.out) == (0, "a.png\n")
     assert done.err.startswith("mmgen: The prompt is too long; only this was read: a red apple")
+    done = mmgen("sample", "яблоко" * 9, "--model", tiny, "-o", "b.png", cwd=tmp_path)
+    assert done.code == 0 and done.err.startswith("mmgen: The prompt is too long")
+    assert "\ufffd" not in done.err  # a letter that was cut in two
 
 
 def test_interrupting_leaves_quietly(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:

@@ -178,9 +178,19 @@ def test_tokenizer_check_measures_and_shows(
         assert sheet.width == 8 + 12 * (32 + 8) and sheet.height == 8 + 2 * (32 + 8)
     # Of a pipeline the size need not be said, and the figures are the same.
     words = (place / "runs/generator/final", pictures, "-o", "new/two.png", "--limit", 5)
-    done = mmgen("tokenizer", "check", *words, cwd=tmp_path)
-    assert done.code == 0 and " on 5 pictures of " in done.out
+    for replaced in ("", " (replaced)"):
+        done = mmgen("tokenizer", "check", *words, cwd=tmp_path)
+        assert done.code == 0 and " on 5 pictures of " in done.out
+        assert done.out.endswith(f": new/two.png{replaced}\n")
     assert (tmp_path / "new/two.png").is_file()
+
+
+def test_tokenizer_check_says_what_it_crops(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "wide.png")  # one picture, without a caption
+    done = mmgen("tokenizer", "check", tiny, "wide.png", "-o", "check.png", cwd=tmp_path)
+    assert done.code == 0 and done.out.startswith(f"{tiny} on 1 pictures of wide.png\n")
+    said = "mmgen: 1 of 1 in wide.png are not square: only the middle square was kept.\n"
+    assert done.err == said
 
 
 def test_a_file_that_is_no_picture_is_skipped_counted_and_named(

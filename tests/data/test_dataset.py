@@ -185,6 +185,27 @@ def test_pictures_are_cropped_to_the_middle_and_resized(tmp_path: Path) -> None:
         assert torch.allclose(pixels, torch.full_like(pixels, 200 / 127.5 - 1), atol=1e-6)
 
 
+def test_cropped_pictures_are_counted(tmp_path: Path) -> None:
+    for i, size in enumerate(((8, 8), (16, 8), (8, 40))):
+        Image.new("RGB", size, "red").save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text("red")
+    data = ImageTextDataset(tmp_path, image_size=8)
+    assert data.cropping() is None
+    for i in range(3):
+        assert data[i] and data[i]  # twice: the second time from the cache
+    said = f"2 of 3 in {tmp_path} are not square: only the middle square was kept."
+    assert data.cropping() == said
+
+
+def test_captions_may_be_left_out_of_account(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "0.png")
+    with pytest.raises(DataError, match="holds no captions"):
+        open_source(tmp_path)
+    for place in (tmp_path, tmp_path / "0.png"):
+        data = ImageTextDataset(open_source(place, captioned=False), image_size=8)
+        assert len(data) == 1 and data[0].captions == () and data[0].key == "0.png"
+
+
 def test_a_very_long_picture_is_cheap(tmp_path: Path) -> None:
     Image.new("RGB", (1_000_000, 1), "red").save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a line")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmgen.data.fit import squash_pixels
+from mmgen.data.fit import is_square, squash_pixels
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -22,3 +22,8 @@ def test_squashing_keeps_the_whole_picture(interpolation: str) -> None:
 def test_the_two_interpolations_differ() -> None:
     picture = Image.effect_noise((40, 30), 90).convert("RGB")
     assert not torch.equal(squash_pixels(picture, 8), squash_pixels(picture, 8, "bicubic"))
+
+
+def test_a_hair_more_is_still_a_square() -> None:
+    assert is_square((100, 100)) and is_square((105, 100)) and is_square((100, 104))
+    assert not is_square((106, 100)) and not is_square((100, 200))

@@ -293,6 +293,17 @@ def test_latents_have_no_code_use_and_every_batch_is_shown() -> None:
     assert torch.allclose(torch.cat(shown), torch.tensor(0.02))
 
 
+def test_pictures_without_captions_are_measured_as_a_whole(pipeline: Path, tmp_path: Path) -> None:
+    for i, colour in enumerate(("red", "blue", "green")):
+        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{i}.png")
+    out = tmp_path / "r.json"
+    code, _ = run("tokenizer", pipeline, "--data", tmp_path, "--json", out)
+    found = Result.read(out).figures
+    assert code == 0 and set(found) == {"all"} and found["all"]["pictures"] == 3
+    code, said = run("tokenizer", pipeline, "--data", tmp_path, "--size", 8)
+    assert code == 2 and "11 pixels a side or more, not 8" in said
+
+
 def test_test_splits_need_final(pipeline: Path, data: Path) -> None:
     code, said = run("tokenizer", pipeline, "--data", data, "--split", "test_pair")
     assert code == 2 and "--final" in said

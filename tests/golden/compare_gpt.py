@@ -37,7 +37,13 @@ def features(case: Case) -> Features:
 
 
 def condition(case: Case, when: str) -> Any:
-    return case.inputs[f"labels_{when}"] if "labels_gen" in case.inputs else case.once(features)
+    if "labels_gen" not in case.inputs:
+        return case.once(features)
+    labels = case.inputs[f"labels_{when}"]
+    if case.task != "c2v":
+        return labels
+    # Of clips alone: a negative label is the null class (specs/nar.md 6.2).
+    return labels.where(labels >= 0, case.network.config.condition.classes)
 
 
 def raster(case: Case, values: Tensor, dim: int = 1) -> Tensor:

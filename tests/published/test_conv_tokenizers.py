@@ -170,7 +170,13 @@ def test_an_import_is_a_working_tokenizer(system: str) -> None:
             {"ddconfig": {"resolution": 8, "attn_resolutions": (8,)}},
             "attention at the level",
         ),
+        ("ibq", {"ddconfig": {"attn_resolutions": (8,)}}, "sides at a resolution; say it too"),
+        ("ibq", {"ddconfig": {"resolution": 0}}, "resolution must be 1 or more, not 0"),
         ("ibq", {"ddconfig": {"chh": 1}}, "no key 'chh'"),
+        ("ibq", {"ddconfig": {"in_channels": 4}}, "has in_channels 3, not 4"),
+        ("ibq", {"ddconfig": {"out_ch": 1}}, "has out_ch 3, not 1"),
+        ("ibq", {"ddconfig": {"double_z": True}}, "has double_z False, not True"),
+        ("open-magvit2", {"ddconfig": {"double_z": True}}, "has double_z False, not True"),
         ("open-magvit2", {"embed_dim": 18}, "has embed_dim 5"),
         ("emu3", {"temporal_downsample_factor": 4}, "has temporal_downsample_factor 2"),
         ("emu3", {"attn_resolutions": (1,)}, "has attn_resolutions"),
@@ -189,6 +195,7 @@ def test_options_that_cannot_be(system: str, options: dict[str, Any], said: str)
         ("llamagen", {"encoder_ch_mult": (2, 1, 2), "decoder_ch_mult": (1, 2, 3), "z_channels": 8}),
         ("kl16", {"ch_mult": (2, 1), "resolution": 16, "encoder_attn_resolutions": (16,)}),
         ("ibq", {"ddconfig": {"resolution": 32, "attn_resolutions": (8, 32), "dropout": 0.0}}),
+        ("ibq", {"ddconfig": {"in_channels": 3, "out_ch": 3, "double_z": False}}),
         ("open-magvit2", {"n_embed": 32, "factorized_bits": [2, 3]}),
         ("emu3", {"ch_mult": (1, 2), "model_type": "Emu3VisionVQ"}),
     ],
@@ -208,6 +215,12 @@ def test_options_reach_the_network() -> None:
         small("open-magvit2", batch_maximization_weight=2).network.config.quantizer.batch_weight
         == 2
     )
+
+
+def test_the_resolution_is_that_of_the_pipeline() -> None:
+    for system in ("ibq", "open-magvit2"):
+        assert small(system).image_size == 256
+        assert small(system, ddconfig={"resolution": 128}).image_size == 128
 
 
 def test_averages_are_taken_if_there_are_any() -> None:

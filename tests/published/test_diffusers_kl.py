@@ -120,22 +120,36 @@ def test_names_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "said"),
     [
-        {"quantizer": FSQConfig(levels=(4, 4, 4, 4, 4))},
-        {"quantizer": KLConfig(channels=4)},
-        {"decoder_res_blocks": 1},
-        {"patch_size": 2},
-        {"decoder_widths": (16, 16, 16)},
-        {"stem_width": 8},
-        {"decoder_norm": "spatial"},
+        ({"quantizer": FSQConfig(levels=(4, 4, 4, 4, 4))}, "the bottleneck 'fsq'; only KL"),
+        ({"quantizer": KLConfig(channels=4)}, "other sizes than diffusers"),
+        ({"decoder_res_blocks": 1}, "other sizes than diffusers"),
+        ({"patch_size": 2}, "other sizes than diffusers"),
+        ({"decoder_widths": (16, 16, 16)}, "other sizes than diffusers"),
+        ({"stem_width": 8}, "other sizes than diffusers"),
+        ({"decoder_norm": "spatial"}, "other sizes than diffusers"),
     ],
     ids=str,
 )
-def test_networks_that_are_not_there(changes: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none that diffusers"):
-        export(tokenizer(**changes), tmp_path)
+def test_networks_that_are_not_there(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"here (has )?{said}"):
+        export(tokenizer(**changes), tmp_path, "here")
+    with pytest.raises(ConfigError, match="This network is a Linear; only KL"):
+        export(torch.nn.Linear(1, 1), tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_attention_of_other_axes_is_named(tmp_path: Path) -> None:
+    export(tokenizer(), tmp_path)
+    stored = load_file(tmp_path / WEIGHTS_FILE)
+    scale = {"scaling_factor": 0.2, "norm_num_groups": 4}
+    for name in ("to_q", "to_k", "to_v", "to_out.0"):
+        key = f"encoder.mid_block.attentions.0.{name}.weight"
+        wrong = {**stored, key: stored[key][:, :, None, None]}
+        with pytest.raises(UserError, match=rf"file holds '{key}' of shape .* 2 axes; get the"):
+            diffusers_kl.convert_tokenizer(wrong, scale, "file")
+    assert diffusers_kl.convert_tokenizer(stored, scale, "file").component == "vision"
 
 
 def test_options_that_are_not_supported() -> None:

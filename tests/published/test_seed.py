@@ -13,6 +13,7 @@ from torch import Tensor
 from mmgen.components import load_component
 from mmgen.config import from_dict
 from mmgen.errors import UserError
+from mmgen.published import seed_unclip
 from mmgen.published.importing import import_files
 from mmgen.published.keymap import load, meta, rename
 from mmgen.published.seed import PRESETS, SeedOptions, configuration
@@ -275,3 +276,24 @@ def test_the_normalizer_of_unclip(tmp_path: Path) -> None:
         network(torch.zeros(2, 12), torch.zeros(2, 12), 1000)
     with pytest.raises(UserError, match="beta_schedule"):
         import_files("seed", [file], {"beta_schedule": "cosine"}, tmp_path / "other")
+
+
+def test_the_schedule_of_unclip() -> None:
+    tensors = {"mean": torch.zeros(1, 12), "std": torch.ones(1, 12)}
+    said = {"beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.5}
+    plain = {"prediction_type": "epsilon", "clip_sample": True, "trained_betas": None}
+    network = seed_unclip.convert(tensors, {**said, **plain, "num_train_timesteps": 5}, "f").network
+    betas = torch.linspace(0.001, 0.5, 5, dtype=torch.float64)
+    expected = (1 - betas).cumprod(0)
+    torch.testing.assert_close(network.config.kept_signal().double(), expected, atol=1e-6, rtol=0)
+    for wrong, message in (
+        ({"beta_start": 0.5, "beta_end": 0.1}, "must rise between 0 and 1"),
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+        ({"trained_betas": [0.1]}, "trained_betas"),
+        ({"embedding_dim": 8}, "has embedding_dim 12, not 8"),
+        ({"beta_begin": 0.1}, "no option 'beta_begin'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            seed_unclip.convert(tensors, wrong, "f")
+    with pytest.raises(UserError, match="not with 2 axes"):
+        seed_unclip.convert({"mean": torch.zeros(12), "std": torch.ones(12)}, {}, "f")

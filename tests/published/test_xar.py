@@ -124,6 +124,10 @@ def test_a_file_tells_its_sizes() -> None:
         ({"vae_embed_dim": 8}, "has vae_embed_dim 16"),
         ({"mlp_ratio": 3.0}, "holds other sizes"),
         ({"vae_stride": 0}, "vae_stride"),
+        ({"mlp_ratio": -1.0}, "mlp_ratio must be above 0"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio must be above 0"),
+        ({"proj_dropout": 1.5}, "proj_dropout must lie between 0 and 1"),
+        ({"label_drop_prob": float("nan")}, "label_drop_prob must lie between 0 and 1"),
         ({"img_size": 512}, "latents of 16x16, which img_size=512 and vae_stride=16 do not make"),
     ],
 )

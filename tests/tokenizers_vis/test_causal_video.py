@@ -148,3 +148,12 @@ def test_depth_to_space_orders_time_row_column_then_channel() -> None:
     assert y.shape == (1, 2, 3, 2, 2)
     assert y[0, :, 0].tolist() == [[[8, 10], [12, 14]], [[9, 11], [13, 15]]]
     assert y[0, :, 1].tolist() == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+
+
+def test_a_causal_convolution_may_have_zeros_around() -> None:
+    x = torch.randn(1, 2, 4, 3, 3)
+    layer = CausalConv(2, 2, (4, 3, 1), (2, 1, 1), before=2, edges="constant")
+    padded = torch.nn.functional.pad(x, (0, 0, 1, 1, 2, 0))
+    assert torch.equal(layer(x), layer.conv(padded)) and layer(x).shape == (1, 2, 2, 3, 3)
+    past = layer(x[:, :, :2])
+    assert torch.allclose(layer(x)[:, :, :1], past[:, :, :1], atol=1e-6)

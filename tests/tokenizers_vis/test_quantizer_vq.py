@@ -142,12 +142,12 @@ def test_revival_replaces_exactly_the_idle_codes(update: str) -> None:
     z = torch.randn(40, 6)
     generator = torch.Generator().manual_seed(0)
     quantizer(z)
-    assert quantizer.revive(z, generator) == 0  # idle for one batch, not for two
+    assert len(quantizer.revive(z, generator)) == 0  # idle for one batch, not for two
     used = quantizer(z).indices.unique()
     idle = torch.ones(24, dtype=torch.bool)
     idle[used] = False
     before = quantizer.codebook.detach().clone()
-    assert quantizer.revive(z, generator) == int(idle.sum()) > 0
+    assert torch.equal(quantizer.revive(z, generator), idle.nonzero()[:, 0]) and idle.any()
     after = quantizer.codebook.detach()
     assert torch.equal(after[~idle], before[~idle])
     assert all((row == z).all(1).any() for row in after[idle])
@@ -162,7 +162,7 @@ def test_revival_replaces_exactly_the_idle_codes(update: str) -> None:
 def test_revival_is_off_by_default_and_reproducible() -> None:
     quantizer = small()
     assert set(quantizer.state_dict()) == {"codebook"}
-    assert quantizer.revive(torch.randn(4, 6), torch.Generator()) == 0
+    assert len(quantizer.revive(torch.randn(4, 6), torch.Generator())) == 0
     twice = []
     for _ in range(2):
         quantizer.initialise(torch.arange(60.0).view(10, 6), torch.Generator().manual_seed(5))

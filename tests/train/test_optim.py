@@ -130,7 +130,7 @@ def test_applied_weights_are_given_back() -> None:
 def test_ema_of_another_network_is_refused() -> None:
     ema = EMA(nn.Linear(2, 2), 0.9)
     other = EMA(nn.Linear(2, 3), 0.9).state()
-    with pytest.raises(CheckpointError, match="here does not fit"):
+    with pytest.raises(CheckpointError, match="here holds other sizes"):
         ema.load_state(other, "here")
 
 

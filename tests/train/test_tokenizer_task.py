@@ -29,7 +29,10 @@ from mmgen.errors import ConfigError, DataError, UserError
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.losses import TokenizerLossConfig
 from mmgen.train.datasets import DataConfig
+from mmgen.train.launch import make_accelerator
 from mmgen.train.loop import train
+from mmgen.train.state import TrainState
+from mmgen.train.step import train_step
 from mmgen.train.tokenizer_task import TokenizerTask
 
 
@@ -77,6 +80,33 @@ def test_dead_codes_are_revived(plain: Path, tmp_path: Path) -> None:
     assert revived[0] == 0 and max(revived) > 32  # after two batches without use
     model = ConvTokenizer.from_pretrained(tmp_path / "final")
     assert len(model.quantizer.codebook.unique(dim=0)) > 60  # no two codes were given one vector
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_revived_codes_have_neither_moments_nor_an_average(
+    plain: Path, tmp_path: Path, optimizer: Any
+) -> None:
+    train_config = schedule(tmp_path, optimizer=optimizer)
+    task = TokenizerTask(tokenizer_recipe(plain, tmp_path, train=train_config))
+    state = TrainState(task, train_config, make_accelerator(train_config))
+    codebook = task.model.quantizer.codebook
+    assert isinstance(codebook, torch.nn.Parameter)
+    train_step(state, train_config)
+    moments = state.optimizers["model"].state[codebook]
+    of_codes = [m for m in moments.values() if torch.is_tensor(m) and m.shape == codebook.shape]
+    for moment in of_codes:
+        moment.fill_(1.0)  # as if every code had been used long ago
+    state.ema.parameters["quantizer.codebook"].fill_(9.0)
+    train_step(state, train_config)
+    rows = task.renewed["quantizer.codebook"]
+    kept = torch.ones(len(codebook), dtype=torch.bool)
+    kept[rows] = False
+    assert 32 < len(rows) < len(codebook) and len(of_codes) == 2
+    for moment in of_codes:
+        assert not moment[rows].any() and moment[kept].all()
+    average = state.ema.parameters["quantizer.codebook"]
+    assert torch.equal(average[rows], codebook[rows])
+    assert not torch.equal(average[kept], codebook[kept])
 
 
 def test_a_codebook_that_collapses_is_told(

@@ -51,6 +51,7 @@ class TinyTask:
         self.critic = nn.Linear(4, 1)
         self.noise_seen = torch.zeros(1)
         self.metrics: dict[str, float] = {}
+        self.renewed: dict[str, Tensor] = {}
         self.phases: list[tuple[int, str]] = []
 
     def networks(self) -> dict[str, nn.Module]:

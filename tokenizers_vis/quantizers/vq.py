@@ -122,25 +122,26 @@ class VQ(nn.Module):
         self._replace(torch.arange(self.codebook_size), z, generator)
 
     @torch.no_grad()
-    def revive(self, z: Tensor, generator: torch.Generator) -> int:
+    def revive(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """Replace the codes that were idle for `revive_after` batches by random encoder outputs.
 
-        The moving averages of those codes start anew. Call it after the optimizer's step (it
-        writes into the codebook), in every process; all get what the first one drew.
+        The moving averages of those codes start anew; what an optimizer remembers of them is the
+        caller's to forget. Call it after the optimizer's step (it writes into the codebook), in
+        every process; all get what the first one drew.
 
         Args:
             z: (..., C) float, encoder outputs of this batch.
             generator: on the CPU.
 
         Returns:
-            How many codes were replaced.
+            The codes (n,) long that were replaced, ascending.
         """
         if not self.config.revive_after:
-            return 0
+            return torch.empty(0, dtype=torch.long)
         dead = (self.idle >= self.config.revive_after).nonzero()[:, 0]
         if len(dead):
             self._replace(dead, z, generator)
-        return len(dead)
+        return dead
 
     def _project(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1, eps=1e-12) if self.config.normalize else x
@@ -214,14 +215,22 @@ def nearest_codes(z: Tensor, codebook: Tensor, chunk: int | None = None) -> Tens
 
 
 def _draw_rows(z: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` vectors of z, all different while z lasts; repeats get a little noise."""
+    """Draw `count` vectors of z, each once while z lasts; equal ones get a little noise."""
     flat = z.detach().float().reshape(-1, z.shape[-1])
     order = torch.randperm(len(flat), generator=generator)
     drawn = flat[order[torch.arange(count) % len(flat)].to(flat.device)]
-    if count > len(flat):
-        noise = torch.randn(count - len(flat), flat.shape[1], generator=generator).to(flat.device)
-        drawn[len(flat) :] += 0.01 * flat.std() * noise  # two equal codes would leave one dead
+    again = _repeats(drawn)  # of two equal codes one would be dead
+    noise = torch.randn(int(again.sum()), flat.shape[1], generator=generator).to(flat.device)
+    drawn[again] += 0.01 * flat.std() * noise
     return drawn
+
+
+def _repeats(rows: Tensor) -> Tensor:
+    """Which rows (N, C) equal an earlier one: (N,) bool."""
+    distinct, group = torch.unique(rows, dim=0, return_inverse=True)
+    place = torch.arange(len(rows), device=rows.device)
+    first = place.new_full((len(distinct),), len(rows)).scatter_reduce(0, group, place, "amin")
+    return first[group] < place
 
 
 def _sum_over_processes(tensor: Tensor) -> None:

@@ -1,0 +1,67 @@
+"""The arguments of a pipeline's call, checked and completed: what is drawn, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmgen.errors import ConfigError
+from mmgen.request import Frames, Request, choose_schedule, random_seed, settings_of, subjects_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmgen.pipeline import Pipeline
+    from mmgen.sample.flow import Solver
+
+
+def request_of(
+    pipe: Pipeline,
+    prompt: str | list[str] | None = None,
+    *,
+    class_labels: int | Sequence[int] | Tensor | None = None,
+    frames: Tensor | Sequence[Frames] | None = None,
+    negative_prompt: str | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int | list[int] | None = None,
+    unit: str | None = None,
+    order: str | None = None,
+    num_inference_steps: int | Sequence[int] | None = None,
+    solver: Solver | None = None,
+    reproducible: bool = False,
+    **drawing: Any,
+) -> Request:
+    """Check the arguments of a call and fill in the defaults.
+
+    Args:
+        pipe: that is called.
+        prompt, class_labels, frames, negative_prompt, num_images_per_prompt, seed, unit, order,
+            num_inference_steps, solver, reproducible: as in `Pipeline.__call__`.
+        drawing: guidance and filters of a call; see `settings_of`.
+
+    Raises:
+        UserError: as in a call.
+    """
+    from mmgen.deciders import flow_of, sub_tokens_of
+    from mmgen.noise import picture_seeds
+    from mmgen.prefixes import check_subjects
+
+    subjects = subjects_of(prompt, class_labels, num_images_per_prompt, frames)
+    count = sub_tokens_of(pipe)
+    each = settings_of(pipe.info.sampling, count, **drawing)
+    settings, sub_tokens = each[0], each if count > 1 else ()
+    flow = flow_of(pipe, solver, num_inference_steps, drawing)
+    if negative_prompt and not settings.guidance.enabled:
+        raise ConfigError(
+            "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
+        )
+    if order is None:  # an order is free to choose its unit
+        unit = pipe.info.sampling.unit if unit is None else unit
+    chosen, plan = choose_schedule(pipe.transformer.config, pipe.grid, unit, order)
+    seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
+    negative = negative_prompt or ""
+    request = Request(
+        subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens, flow
+    )
+    check_subjects(pipe, request)
+    return request

@@ -1,0 +1,35 @@
+"""Class tables of LlamaGen's descendants: their null row, and guidance where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mmgen.models.conditions import ClassConfig, ConditionConfig
+from mmgen.pipeline_folder import SamplingDefaults
+
+
+def classes_of(rows: int, options: Mapping[str, Any], name: str) -> int:
+    """Classes of a table, which has a null row only if labels were dropped in training.
+
+    Args:
+        rows: of the table.
+        options: what the user said.
+        name: of the option that counts the classes.
+    """
+    said, dropped = options.get(name), options.get("class_dropout_prob")
+    bare = not dropped if said == rows else dropped == 0 and said != rows - 1
+    return rows if bare else rows - 1
+
+
+def table_condition(rows: int, classes: int) -> ClassConfig:
+    """The condition of a table that has so many rows for so many classes."""
+    return ClassConfig(classes=classes, null=rows > classes)
+
+
+def guidable(sampling: SamplingDefaults, condition: ConditionConfig) -> SamplingDefaults:
+    """The published settings, without guidance where there is no null class to be guided by."""
+    if isinstance(condition, ClassConfig) and not condition.null:
+        return replace(sampling, guidance_scale=1.0)
+    return sampling

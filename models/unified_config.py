@@ -1,0 +1,75 @@
+"""Sizes of a `UnifiedModel`, and what follows from its units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mmgen.errors import ConfigError
+from mmgen.models.backbone import BackboneConfig
+from mmgen.models.plan import Input, Plan
+from mmgen.models.units import Unit, find_unit, plan_for
+
+END = "end"  # the marker behind a picture
+
+
+@dataclass(frozen=True)
+class UnifiedConfig:
+    """Sizes of a `UnifiedModel`.
+
+    Args:
+        backbone: the transformer.
+        text_vocab: ids of the text tokenizer.
+        max_text: longest text in ids, `<bos>` included.
+        codebook_size: K.
+        code_channels: C.
+        grid: (t, h, w) of the pictures it was trained on.
+        units: the schedules it was trained on; the first is the default.
+        logit_width: channels of the vectors that logits are measured with.
+        rope_base: see `models/rope.py`.
+    """
+
+    backbone: BackboneConfig
+    text_vocab: int
+    max_text: int
+    codebook_size: int
+    code_channels: int
+    grid: tuple[int, int, int]
+    units: tuple[Unit, ...]
+    logit_width: int = 256
+    rope_base: float = 100.0
+
+    def __post_init__(self) -> None:
+        """Refuse units that could not be told apart."""
+        names = [unit.name for unit in self.units]
+        if not names or len(set(names)) < len(names) or END in names:
+            raise ConfigError(
+                f"units needs one entry or more, each with its own name and none called '{END}', "
+                f"not {names}."
+            )
+
+    def unit(self, name: str) -> Unit:
+        """The unit of that name.
+
+        Raises:
+            ConfigError: the weights were not trained on it.
+        """
+        return find_unit(self.units, name)
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Names of the rows that open a picture, one a unit, and of the one behind it."""
+        return (*(unit.name for unit in self.units), END)
+
+    def directions(self) -> tuple[str, ...]:
+        """Names of the heads that the units need."""
+        return tuple(sorted({name for plan in self._plans() for name in plan.heads}))
+
+    def learned_starts(self) -> int:
+        """How many start tokens the units need, at least 1."""
+        learned = [plan.source[plan.input == Input.START] for plan in self._plans()]
+        return int(torch.cat(learned).max()) + 1 if any(map(len, learned)) else 1
+
+    def _plans(self) -> list[Plan]:
+        return [plan_for(unit, self.grid) for unit in self.units]

@@ -1,0 +1,55 @@
+"""What a generator's training starts with: words, and weights that are new or of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mmgen.errors import CheckpointError
+from mmgen.models.text import TextTokenizer
+from mmgen.models.unified import UnifiedConfig, UnifiedModel
+from mmgen.tokenizers_vis.conv import ConvTokenizer
+from mmgen.tokenizers_vis.protocol import number_of_codes
+
+
+def text_tokenizer(init: str | None, captions: Iterable[str], vocab_size: int) -> TextTokenizer:
+    """The text tokenizer of the pipeline `init`, or one that is trained on the captions."""
+    if init is not None:
+        return TextTokenizer.from_pretrained(Path(init) / "text")
+    return TextTokenizer.train(sorted(set(captions)), vocab_size)
+
+
+def new_model(config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
+    """Random weights that know what the codes of `vision` look like."""
+    model = UnifiedModel(config)
+    device = next(vision.parameters()).device
+    codes = torch.arange(number_of_codes(vision), device=device)
+    model.set_code_vectors(vision.embed(codes).cpu())
+    return model
+
+
+def trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
+    """The transformer of a pipeline, which must have these sizes and draw the codes of `vision`."""
+    trained = UnifiedModel.from_pretrained(folder / "transformer")
+    if _shapes(trained.config) != _shapes(config):
+        raise CheckpointError(
+            f"{folder} has other sizes or units than this recipe; copy them from "
+            f"{folder / 'transformer' / 'config.json'}."
+        )
+    if ConvTokenizer.from_pretrained(folder / "vision").fingerprint != vision.fingerprint:
+        raise CheckpointError(
+            f"{folder} draws the codes of another visual tokenizer; set `tokenizer` of this recipe "
+            f"to {folder / 'vision'}."
+        )
+    model = UnifiedModel(config)
+    model.load_state_dict(trained.state_dict())
+    return model.train()
+
+
+def _shapes(config: UnifiedConfig) -> UnifiedConfig:
+    """A configuration without what only training looks at."""
+    units = tuple(replace(unit, weight=1.0) for unit in config.units)
+    return replace(config, units=units, backbone=replace(config.backbone, dropout=0.0))
