@@ -90,8 +90,8 @@ def real(
     wrong = off(figures, known)
     if wrong:
         typer.echo(f"Off: {', '.join(wrong)}.")
-    elif known:
-        typer.echo(f"All {len(known)} known figures came out within their spread.")
+    elif judged := sum(each.spread is not None for each in known.values()):
+        typer.echo(f"All {judged} figures of known spread came out within it.")
 
 
 @app.command()

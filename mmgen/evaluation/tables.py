@@ -80,11 +80,13 @@ def _real(result: Result, known: dict[str, Expected]) -> Table:
     rows = []
     for name, found in result.figures.items():
         right = known.get(name)
-        said = (
-            ("-", "", "")
-            if right is None
-            else (number(right.value), f"+-{right.spread:.4f}", "OFF" if name in wrong else "ok")
-        )
+        if right is None:
+            said = ("-", "", "")
+        elif right.spread is None:
+            said = (number(right.value), "-", "")
+        else:
+            verdict = "OFF" if name in wrong else "ok"
+            said = (number(right.value), f"+-{right.spread:.4f}", verdict)
         rows.append((name, number(found), *said))
     heads = ("figure", "found", "expected", "spread", "")
     return Table("Real pictures", heads, rows)

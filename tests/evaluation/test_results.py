@@ -109,7 +109,8 @@ def test_what_is_known_of_real_pictures() -> None:
 
 def test_what_is_off_is_marked() -> None:
     known = {"a": Expected(0.5, 0.01), "b": Expected(0.5, 0.01), "c": Expected(1.0, 0.0)}
-    figures = {"a": 0.51, "b": 0.52, "other": 3.0}
+    known["free"] = Expected(0.5, None)  # shown, not judged
+    figures = {"a": 0.51, "b": 0.52, "other": 3.0, "free": 9.0}
     assert off(figures, known) == ["b"]
     table = tables_of(Result("real", {}, {}, figures), known)[0]
-    assert [row[-1] for row in table.rows] == ["ok", "OFF", ""]
+    assert [row[-1] for row in table.rows] == ["ok", "OFF", "", ""]
