@@ -130,7 +130,7 @@ def check_tokenizer(
         UserError: the device, the model, the data or the size cannot be used.
     """
     place = usable_device(device)
-    tokenizer, own_size = _load(model)
+    tokenizer, own_size = load_tokenizer(model)
     tokenizer.to(place)
     size = own_size if size is None else size
     if size < SSIM_WINDOW:
@@ -244,8 +244,12 @@ def _frames(pixels: Tensor) -> Tensor:
     return pixels if pixels.ndim == 4 else pixels.transpose(1, 2).flatten(0, 1)
 
 
-def _load(model: str) -> tuple[Any, int]:
-    """The tokenizer, and the pixels a side that it is usually looked at with."""
+def load_tokenizer(model: str) -> tuple[Any, int]:
+    """The visual tokenizer of a folder or name, and the pixels a side it is looked at with.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     folder, size = Path(model), SIZE
     if not folder.is_dir() or (folder / PIPELINE_FILE).is_file():
         pipeline = find_pipeline(model)

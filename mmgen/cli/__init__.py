@@ -14,6 +14,7 @@ from mmgen.cli import (
     data,
     doctor,
     edit,
+    evaluating,
     exporting,
     importing,
     models,
@@ -50,6 +51,7 @@ app.add_typer(exporting.app, name="export")
 app.command("models")(models.models)
 app.command("show")(show.show)
 app.add_typer(bench.app, name="bench")
+app.add_typer(evaluating.app, name="eval")
 app.command("orders")(orders.orders)
 app.command("doctor")(doctor.doctor)
 

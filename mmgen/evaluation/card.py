@@ -23,14 +23,13 @@ from mmgen.evaluation.markdown import card_text
 from mmgen.evaluation.measure import Bench, CardSettings, Stage, measure
 from mmgen.evaluation.pages import results_page, styles_page, units_page
 from mmgen.evaluation.plots import stacked, training_curves
-from mmgen.evaluation.real import open_real
+from mmgen.evaluation.real import cache_of, open_real
 from mmgen.files import replacing, write_json, write_text
 from mmgen.pipeline import Pipeline
 from mmgen.progress import progress_of
 
 __all__ = ["CardSettings", "card_text", "make_card"]
 
-FEATURES = "features.safetensors"
 PREPARE = ('pip install -e ".[data,eval]"', "mmgen data emoji --out data/emoji")
 
 
@@ -56,8 +55,7 @@ def make_card(
         runs: run folders whose curves and recipes are shown, in the order of training: the
             tokenizer's first, the generator's last.
         settings: how much is drawn.
-        features: cache of the real pictures' features (default: `features.safetensors` in
-            `out_folder`'s parent, since the card itself needs no cache).
+        features: cache of the real pictures' features (default: see `cache_of`).
         licence: of the weights, where the pipeline names none.
         hardware: what the training ran on, in words.
         failures: sentences for the list of known failures.
@@ -74,7 +72,7 @@ def make_card(
     curves = [training_curves(run) for run in folders]  # first, since they fail cheaply
     pipeline = Pipeline.from_pretrained(pipeline_folder)
     extractor = FeatureExtractor(pipeline.device)
-    cache = Path(features) if features is not None else out.parent / FEATURES
+    cache = Path(features) if features is not None else cache_of(data_folder)
     with stage("Looking at the real pictures") as progress:
         real = open_real(data_folder, pipeline.info.image_size, extractor, cache, progress)
     bench = Bench(pipeline, real, extractor, settings, stage)

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,16 @@ Features = NDArray[np.float32]  # (N, 1280)
 
 _BATCH = 16
 _CHUNK = 512  # pictures between two writes of the cache
+
+
+class Extractor(Protocol):
+    """A network that looks at pictures."""
+
+    hash: str
+
+    def __call__(self, pictures: Pictures) -> Features:
+        """Return features (N, D) float32 of pictures (N, H, W, 3) uint8."""
+        ...
 
 
 class FeatureExtractor:
@@ -75,7 +85,7 @@ class FeatureExtractor:
 
 def features_of(
     pictures: Pictures,
-    extractor: FeatureExtractor,
+    extractor: Extractor,
     *,
     cache: str | Path | None = None,
     progress: Progress | None = None,

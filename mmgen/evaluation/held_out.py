@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +45,7 @@ def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
         PROMPT.format(phrase=item.concept.phrase, style=item.style)
         for item in (real.items[i] for i in places)
     ]
-    codes = _encode(pipeline, real.pictures[places])
+    codes = encode(pipeline, real.pictures[places])
     config = pipeline.two_way()[1].config
     losses = {unit.name: _unit_loss(pipeline, unit, codes, prompts) for unit in config.units}
     return {
@@ -55,27 +57,44 @@ def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def fidelity(pipeline: Pipeline, pictures: Pictures) -> dict[str, Any]:
-    """PSNR (dB) and SSIM of reconstructed pictures (N, H, W, 3), and how the codes are used.
+def fidelity(
+    vision: Any,
+    batches: Iterable[Tensor],
+    device: torch.device,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
+) -> dict[str, Any]:
+    """PSNR (dB) and SSIM of reconstructed pictures, and how the codes are used.
+
+    Args:
+        vision: the visual tokenizer.
+        batches: of pictures (B, 3, H, W) in [-1, 1], at least one.
+        device: where the tokenizer is.
+        watch: is shown each batch and its reconstruction, both on the CPU.
 
     Returns:
-        `pictures`, `psnr`, `ssim`, `codes_used` (share of K), `perplexity`.
+        `pictures`, `psnr`, `ssim`, `codes_used` (share of K) and `perplexity`; the last two are
+        None for continuous latents.
     """
-    usage = CodebookUsage(number_of_codes(pipeline.vision), window=len(pictures))
+    usage = None
+    if vision.codebook_size is not None:
+        usage = CodebookUsage(number_of_codes(vision), window=sys.maxsize)
     scores = []
-    for pixels in _batches(pictures):
-        codes = pipeline.vision.encode(pixels.to(pipeline.device))
-        assert codes.indices is not None
-        usage.update(codes.indices)
-        again = pipeline.vision.decode(codes).clamp(-1, 1).cpu()
+    for pixels in batches:
+        codes = vision.encode(pixels.to(device))
+        if usage is not None:
+            usage.update(codes.indices)
+        again = vision.decode(codes).clamp(-1, 1).cpu()
         scores.append(torch.stack([psnr(again, pixels), ssim(again, pixels)], dim=1))
-    mean = torch.cat(scores).mean(0)
+        if watch is not None:
+            watch(pixels, again)
+    found = torch.cat(scores)
+    mean = found.mean(0)
     return {
-        "pictures": len(pictures),
+        "pictures": len(found),
         "psnr": float(mean[0]),
         "ssim": float(mean[1]),
-        "codes_used": usage.used,
-        "perplexity": usage.perplexity,
+        "codes_used": None if usage is None else usage.used,
+        "perplexity": None if usage is None else usage.perplexity,
     }
 
 
@@ -118,16 +137,18 @@ def _captioned(
     return batches
 
 
-def _encode(pipeline: Pipeline, pictures: Pictures) -> Tensor:
+@torch.inference_mode()
+def encode(pipeline: Pipeline, pictures: Pictures) -> Tensor:
+    """Codes (N, t, h, w) of pictures (N, H, W, 3)."""
     parts = []
-    for pixels in _batches(pictures):
+    for pixels in float_batches(pictures):
         indices = pipeline.vision.encode(pixels.to(pipeline.device)).indices
         assert indices is not None
         parts.append(indices)
-    return torch.cat(parts)  # (N, t, h, w)
+    return torch.cat(parts)
 
 
-def _batches(pictures: Pictures) -> list[Tensor]:
+def float_batches(pictures: Pictures) -> list[Tensor]:
     """Pictures (N, H, W, 3) uint8 as batches of (B, 3, H, W) float32 in [-1, 1]."""
     pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
     return [as_float(part) for part in torch.split(pixels, _BATCH)]

@@ -14,6 +14,7 @@ SETS = {
     "test_pair_restyle": "held-out pairs, restyle (flat, 3d, ink)",
     "test_pair_new": "held-out pairs, new drawing (twemoji, noto, blob)",
     "test_concept": "held-out concepts",
+    "val": "held-out pairs for choosing (val)",
 }
 
 
@@ -88,7 +89,7 @@ style". The same things in every style:
 
 
 def _losses(figures: dict[str, Any]) -> str:
-    tokenizer, losses = figures["tokenizer"], figures["losses"]
+    tokenizer, losses, ranks = figures["tokenizer"], figures["losses"], figures["captions"]
     splits = [
         [
             split,
@@ -115,19 +116,24 @@ would cost {losses["uniform"]:.3f} for a code.
 
 {table(["unit", "loss"], rows)}
 
-The units see different contexts, so their losses do not rank them."""
+The units see different contexts, so their losses do not rank them.
+
+Of {ranks["pictures"]} pictures of `val`, the true caption is the likeliest of
+{ranks["captions"]} captions that name the picture's style for {ranks["top1"]:.0%}, and among the
+first five for {ranks["top5"]:.0%} (chance: {1 / ranks["captions"]:.0%} and
+{min(1, 5 / ranks["captions"]):.0%})."""
 
 
 def _generated(figures: dict[str, Any]) -> str:
     protocol = figures["protocol"]
     rows = []
     for name, found in figures["generated"].items():
-        rows.append([SETS[name], "generated", *_figures_of(found)])
-        rows.append(["", "real", *_figures_of(figures["real"][name])])
+        rows.append([SETS[name], "generated", *set_cells(found)])
+        rows.append(["", "real", *set_cells(figures["real"][name])])
     styles = figures["generated"]["train"]["by_style"]
     real = figures["real"]["train"]["by_style"]
     by_style = [
-        [style, found["count"], _top(found), _top(real[style])] for style, found in styles.items()
+        [style, found["count"], top(found), top(real[style])] for style, found in styles.items()
     ]
     heads = ["prompts", "pictures", "n", "concept top-1 / top-5", "style", "KID"]
     heads += ["nearest training picture, 5 % / median / 95 %", "of the same concept"]
@@ -179,8 +185,8 @@ def _units(figures: dict[str, Any]) -> str:
             found["steps"],
             f"{found['seconds_a_picture']:.2f}",
             found["concept"]["count"],
-            _top(found["concept"]),
-            _share(found["style"]),
+            top(found["concept"]),
+            share(found["style"]),
         ]
         for name, found in figures["units"].items()
     ]
@@ -238,23 +244,26 @@ mmgen {protocol["mmgen"]}, torch {protocol["torch"]}, Python {protocol["python"]
 Every number above, with its protocol, is in [figures.json](figures.json)."""
 
 
-def _figures_of(found: dict[str, Any]) -> list[str]:
+def set_cells(found: dict[str, Any]) -> list[str]:
+    """Cells of a table: the figures of a set, from `n` to the share of the same concept."""
     kid, copying = found["kid"], found["copying"]
     return [
         str(found["concept"]["count"]),
-        _top(found["concept"]),
-        _share(found["style"]),
+        top(found["concept"]),
+        share(found["style"]),
         "-" if kid is None else f"{kid:.4f}",
         f"{copying['low']:.2f} / {copying['median']:.2f} / {copying['high']:.2f}",
-        _share(found["same_concept"]),
+        share(found["same_concept"]),
     ]
 
 
-def _top(scores: dict[str, Any]) -> str:
+def top(scores: dict[str, Any]) -> str:
+    """Top-1 / top-5."""
     return f"{scores['top1']:.2f} / {scores['top5']:.2f}"
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
+    """A share, or - for none."""
     return "-" if value is None else f"{value:.2f}"
 
 

@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-import mmgen
 from mmgen.config import to_dict
-from mmgen.data.emoji import SPLITS, Item
+from mmgen.data.emoji import Item
 from mmgen.errors import ConfigError
 from mmgen.evaluation.asking import PROMPT, Ask, Drawn, draw, fresh_asks, pick, plain_asks
 from mmgen.evaluation.features import (
-    PROTOCOL,
-    SIDE,
-    FeatureExtractor,
+    Extractor,
     Pictures,
     Progress,
     features_of,
 )
-from mmgen.evaluation.held_out import SHUFFLES, fidelity, held_out_losses
+from mmgen.evaluation.held_out import SHUFFLES, fidelity, float_batches, held_out_losses
 from mmgen.evaluation.judge import Judge
+from mmgen.evaluation.likelihood import caption_ranks
 from mmgen.evaluation.plots import read_log, seconds_of
+from mmgen.evaluation.protocol import data_rules, features_rules, of_pipeline
 from mmgen.evaluation.real import RESTYLE, RealSet
 from mmgen.evaluation.yardstick import DRAW_SIZE, DRAWS, RIDGE
 from mmgen.models.unified import plan_for
 
 if TYPE_CHECKING:
+    from mmgen.models.unified import Unit
     from mmgen.pipeline import Pipeline
 
 Stage = Callable[[str], AbstractContextManager[Progress]]  # of a named piece of work
 
 # Seeds of a set's pictures start at the card's seed plus so many millions.
-_SEEDS = {"train": 1, "test_pair_restyle": 2, "test_pair_new": 3, "test_concept": 4, "fresh": 5}
+_SEEDS = {
+    "train": 1,
+    "test_pair_restyle": 2,
+    "test_pair_new": 3,
+    "test_concept": 4,
+    "fresh": 5,
+    "val": 7,
+}
+CARD_SETS = tuple(name for name in _SEEDS if name != "val")
 _SPLITS = {
     "train": "train",
     "test_pair_restyle": "test_pair",
     "test_pair_new": "test_pair",
     "test_concept": "test_concept",
     "fresh": "train",
+    "val": "val",
 }
 _UNIT_SEEDS, _MILLION = 6, 1_000_000
 CODE_PICTURES = 1000  # of `train`, on which the use of the codes is counted
@@ -89,7 +96,7 @@ class Bench:
         self,
         pipeline: Pipeline,
         real: RealSet,
-        extractor: FeatureExtractor,
+        extractor: Extractor,
         settings: CardSettings,
         stage: Stage,
     ) -> None:
@@ -138,22 +145,27 @@ class Bench:
         return self.settings.unit or default
 
 
-def measure_sets(bench: Bench) -> tuple[dict[str, Any], dict[str, Any], dict[str, Drawn]]:
-    """Draw every set and judge it, generated and real pictures alike.
+def draw_sets(bench: Bench, names: Sequence[str], unit: str | None = None) -> dict[str, Drawn]:
+    """Draw the named sets with the card's unit or another one; sets without pictures are left out.
 
-    Returns:
-        Figures of the generated pictures by set, those of the real ones, and what was drawn.
+    A seed belongs to a set's place, so that units are compared on the same ones.
     """
-    generated, real, drawn = dict[str, Any](), dict[str, Any](), dict[str, Drawn]()
-    for name in _SEEDS:
-        asks = bench.asks(name)
-        if not asks:
-            continue  # a data set without such pictures
-        drawn[name] = bench.look(asks, name)
-        generated[name] = asdict(bench.judge.generated(drawn[name]))
-        generated[name]["seconds"] = drawn[name].seconds
-        real[name] = asdict(bench.judge.real_of(drawn[name]))
-    return generated, real, drawn
+    asked = {name: bench.asks(name) for name in names}
+    what = {name: f"{name}, unit {unit}" if unit else name for name in names}
+    return {name: bench.look(asks, what[name], unit) for name, asks in asked.items() if asks}
+
+
+def judge_sets(bench: Bench, drawn: dict[str, Drawn]) -> dict[str, Any]:
+    """Figures of generated pictures by set, with the seconds that they took."""
+    return {
+        name: {**asdict(bench.judge.generated(each)), "seconds": each.seconds}
+        for name, each in drawn.items()
+    }
+
+
+def judge_real(bench: Bench, drawn: dict[str, Drawn]) -> dict[str, Any]:
+    """Figures of the real pictures of the same items by set."""
+    return {name: asdict(bench.judge.real_of(each)) for name, each in drawn.items()}
 
 
 def measure_units(bench: Bench) -> dict[str, Any]:
@@ -163,14 +175,12 @@ def measure_units(bench: Bench) -> dict[str, Any]:
         bench.items("train"), settings.few, np.random.default_rng((settings.seed, _UNIT_SEEDS))
     )
     asks = plain_asks(items, settings.seed + _UNIT_SEEDS * _MILLION)
-    grid, found = bench.pipeline.grid, dict[str, Any]()
+    found = dict[str, Any]()
     for unit in bench.pipeline.transformer.config.units:
         drawn = bench.look(asks, f"unit {unit.name}", unit.name)
         figures = bench.judge.generated(drawn)
         found[unit.name] = {
-            "order": unit.order,
-            "prediction": unit.prediction,
-            "steps": plan_for(unit, grid).steps,
+            **describe_unit(bench.pipeline, unit),
             "seconds_a_picture": drawn.seconds / len(asks),
             "concept": asdict(figures.concept),
             "style": figures.style,
@@ -178,52 +188,66 @@ def measure_units(bench: Bench) -> dict[str, Any]:
     return found
 
 
+def describe_unit(pipeline: Pipeline, unit: Unit) -> dict[str, Any]:
+    """Order, prediction, and steps on the pipeline's grid."""
+    steps = plan_for(unit, pipeline.grid).steps
+    return {"order": unit.order, "prediction": unit.prediction, "steps": steps}
+
+
+def rank_captions(bench: Bench, split: str) -> dict[str, Any]:
+    """Where the true captions of a split's pictures rank by likelihood."""
+    settings = bench.settings
+    with bench.stage(f"Ranking captions of {split}") as progress:
+        return caption_ranks(
+            bench.pipeline,
+            bench.real,
+            split,
+            pictures=settings.pictures,
+            seed=settings.seed,
+            progress=progress,
+        )
+
+
 def measure_tokenizer(bench: Bench) -> dict[str, Any]:
     """Fidelity on the held-out splits, once each, and on the first pictures of `train`."""
-    real, figures = bench.real, {}
-    for split in ("val", "test_pair", "test_concept"):
-        figures[split] = fidelity(bench.pipeline, real.pictures[real.places(split)])
-    shown = pick(real.places("train"), CODE_PICTURES, np.random.default_rng(bench.settings.seed))
-    figures["train"] = fidelity(bench.pipeline, real.pictures[shown])
-    return figures
+    real, pipeline = bench.real, bench.pipeline
+    shown = {split: real.places(split) for split in ("val", "test_pair", "test_concept")}
+    generator = np.random.default_rng(bench.settings.seed)
+    shown["train"] = pick(real.places("train"), CODE_PICTURES, generator)
+    return {
+        split: fidelity(pipeline.vision, float_batches(real.pictures[places]), pipeline.device)
+        for split, places in shown.items()
+    }
 
 
 def measure(bench: Bench, runs: list[Path]) -> tuple[dict[str, Any], dict[str, Drawn]]:
     """Every figure of the card, and the sets that were drawn for them."""
-    generated, real, drawn = measure_sets(bench)
+    drawn = draw_sets(bench, CARD_SETS)
     figures = {
         "protocol": protocol(bench),
         "pipeline": describe(bench.pipeline),
         "runs": [describe_run(run) for run in runs],
         "tokenizer": measure_tokenizer(bench),
         "losses": held_out_losses(bench.pipeline, bench.real),
-        "generated": generated,
-        "real": real,
+        "captions": rank_captions(bench, "val"),
+        "generated": judge_sets(bench, drawn),
+        "real": judge_real(bench, drawn),
         "units": measure_units(bench),
     }
     return figures, drawn
 
 
 def protocol(bench: Bench) -> dict[str, Any]:
-    """What must be the same for the figures to be compared."""
+    """What the card's figures were made with."""
+    return {**of_pipeline(bench.pipeline), **rules(bench), "unit": bench.unit}
+
+
+def rules(bench: Bench) -> dict[str, Any]:
+    """What must be the same for figures to be compared."""
     return {
-        "mmgen": mmgen.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": _processor(),
-        "device": str(bench.pipeline.device),
-        "threads": torch.get_num_threads(),
-        "weights": bench.pipeline.fingerprint,
-        "features": {"hash": bench.extractor.hash, "side": SIDE, "resizing": PROTOCOL},
-        "data": {
-            "hash": bench.real.hash,
-            "image_size": bench.pipeline.info.image_size,
-            "pictures": len(bench.real.items),
-            "splits": {split: len(bench.real.places(split)) for split in SPLITS},
-            "concepts": len(bench.judge.gallery.concepts),
-        },
+        "features": features_rules(bench.extractor),
+        "data": data_rules(bench.real),
         "settings": to_dict(bench.settings),
-        "unit": bench.unit,
         "sampling": to_dict(bench.pipeline.info.sampling),
         "prompt": PROMPT,
         "kid": {"draws": DRAWS, "size": DRAW_SIZE, "seed": bench.settings.seed},
@@ -280,12 +304,3 @@ def _portable(value: Any) -> Any:
     if isinstance(value, list):
         return [_portable(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -13,13 +13,15 @@ from mmgen.data.fit import fit_bytes
 from mmgen.data.sources import open_source
 from mmgen.errors import DataError
 from mmgen.evaluation.features import (
-    FeatureExtractor,
+    Extractor,
     Features,
     Pictures,
     Progress,
     features_of,
 )
+from mmgen.files import read_json
 
+MANIFEST, FEATURES = "manifest.json", "features.safetensors"
 RESTYLE = ("flat", "3d", "ink")  # one maker's drawings of the same things
 
 
@@ -47,7 +49,7 @@ class RealSet:
 def open_real(
     folder: str | Path,
     size: int,
-    extractor: FeatureExtractor,
+    extractor: Extractor,
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> RealSet:
@@ -75,6 +77,28 @@ def open_real(
     stack = np.stack(pictures)
     features = features_of(stack, extractor, cache=cache, progress=progress)
     return RealSet(tuple(items), stack, features, _hash(items, stack))
+
+
+def cache_of(folder: str | Path) -> Path:
+    """Where the features of the set in a folder are kept, unless another file is named."""
+    return Path(folder).absolute().parent / FEATURES
+
+
+def size_of(folder: str | Path) -> int:
+    """Pixels a side of the set in a folder.
+
+    Raises:
+        DataError: the folder is none of `mmgen data emoji`.
+    """
+    shards_of(folder, SPLITS[0])
+    manifest = read_json(Path(folder) / MANIFEST)
+    size = manifest.get("size") if isinstance(manifest, dict) else None
+    if not isinstance(size, int):
+        raise DataError(
+            f"{Path(folder) / MANIFEST} names no size; write the set again with: "
+            f"mmgen data emoji --out {folder}"
+        )
+    return size
 
 
 def shards_of(folder: str | Path, split: str) -> str:

@@ -46,6 +46,7 @@ def cpu_seconds() -> float:
         ["train", "--help"],
         ["import", "--help"],
         ["models", "--help"],
+        ["eval", "generator", "--help"],
     ],
 )
 def test_help_is_quick_and_loads_nothing_heavy(

@@ -1,0 +1,131 @@
+"""All figures of a generator, unit by unit, beside those of real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmgen.bench.machine import best_of
+from mmgen.errors import UserError, suggestion
+from mmgen.evaluation.asking import Drawn
+from mmgen.evaluation.features import features_of
+from mmgen.evaluation.inception import (
+    Inception,
+    Reference,
+    Seen,
+    described,
+    standard_figures,
+)
+from mmgen.evaluation.likelihood import CAPTIONS
+from mmgen.evaluation.measure import (
+    Bench,
+    describe_unit,
+    draw_sets,
+    judge_real,
+    judge_sets,
+    rank_captions,
+    rules,
+)
+from mmgen.evaluation.protocol import of_pipeline
+from mmgen.evaluation.results import Result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mmgen.models.unified import Unit
+
+SETS = ("train", "fresh", "val")
+FINAL_SETS = (*SETS, "test_pair_restyle", "test_pair_new", "test_concept")
+STANDARD_SET = "train"  # whose pictures the standard metrics look at
+BATCHES = (1, 16)  # that the speed is measured at
+_REPEATS = 2
+
+
+def evaluate_generator(
+    bench: Bench,
+    units: Sequence[str] = (),
+    *,
+    final: bool = False,
+    inception: Inception | None = None,
+    cache: Path | None = None,
+) -> Result:
+    """Measure every unit on the same prompts and seeds.
+
+    Args:
+        bench: pipeline, real pictures and yardstick.
+        units: names; none: all that the weights know.
+        final: also look at the test splits, on which nothing may be chosen.
+        inception: adds FID, sFID, precision, recall and IS.
+        cache: file of Inception's features of the real pictures.
+
+    Raises:
+        UserError: the weights only draw, or have no such unit.
+    """
+    pipeline = bench.pipeline
+    pipeline.two_way()
+    chosen = _chosen(bench, units)
+    names = FINAL_SETS if final else SETS
+    looker = _Standard(bench, inception, cache) if inception else None
+    found, real, standard = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    for unit in chosen:
+        drawn = draw_sets(bench, names, unit.name)
+        real = real or judge_real(bench, drawn)
+        found[unit.name] = {
+            **describe_unit(pipeline, unit),
+            "pictures_a_second": _speed(bench, unit.name),
+            "sets": judge_sets(bench, drawn),
+        }
+        if looker:
+            standard[unit.name] = looker.made(drawn[STANDARD_SET])
+            standard["real"] = looker.real(drawn[STANDARD_SET])
+    splits = ("val", "test_pair", "test_concept") if final else ("val",)
+    captions = {split: rank_captions(bench, split) for split in splits}
+    extra = {"inception": described(inception)} if inception else {}
+    return Result(
+        "generator",
+        {**rules(bench), "sets": list(names), "captions": CAPTIONS, **extra},
+        {**of_pipeline(pipeline), "name": pipeline.info.name, "batch_of_speed": list(BATCHES)},
+        {"units": found, "real": real, "captions": captions, "standard": standard},
+    )
+
+
+def _chosen(bench: Bench, names: Sequence[str]) -> list[Unit]:
+    units = {unit.name: unit for unit in bench.pipeline.transformer.config.units}
+    for name in names:
+        if name not in units:
+            raise UserError(f"The weights have no unit '{name}'{suggestion(name, units)}")
+    return [units[name] for name in names] if names else list(units.values())
+
+
+def _speed(bench: Bench, unit: str) -> dict[str, float]:
+    """Pictures a second, pixels included, by the number drawn together."""
+
+    def seconds(batch: int) -> float:
+        return best_of(_REPEATS, lambda: bench.pipeline([""] * batch, seed=0, unit=unit))
+
+    with bench.stage(f"Timing unit {unit}"):
+        return {str(batch): batch / seconds(batch) for batch in BATCHES}
+
+
+class _Standard:
+    """Inception's figures against the training pictures."""
+
+    def __init__(self, bench: Bench, inception: Inception, cache: Path | None) -> None:
+        self._bench, self._inception = bench, inception
+        places = bench.judge.train
+        self._row = {bench.real.items[place].id: row for row, place in enumerate(places)}
+        with bench.stage("Looking at the training pictures with Inception") as progress:
+            pictures = bench.real.pictures[places]
+            self._features = features_of(pictures, inception, cache=cache, progress=progress)
+        self._reference = Reference.of(Seen.of(self._features))
+
+    def made(self, drawn: Drawn) -> dict[str, Any]:
+        """Figures of generated pictures."""
+        with self._bench.stage("Looking with Inception") as progress:
+            features = features_of(drawn.pictures, self._inception, progress=progress)
+        return standard_figures(Seen.of(features), self._reference)
+
+    def real(self, drawn: Drawn) -> dict[str, Any]:
+        """Figures of the real pictures of the same items: what so few pictures get at best."""
+        rows = [self._row[ask.item.id] for ask in drawn.asks]
+        return standard_figures(Seen.of(self._features[rows]), self._reference)
