@@ -32,13 +32,29 @@ def index_folder(folder: Path) -> list[Entry]:
         raise DataError(f"{folder} has metadata.jsonl and metadata.csv; keep one of them.")
     if present:
         return _from_rows(folder, present[0])
-    return [with_text(folder, path) for path in sorted(folder.rglob("*")) if is_picture(path)]
+    return [entry for path in sorted(folder.rglob("*")) if (entry := _found(folder, path))]
+
+
+def _found(folder: Path, path: Path) -> Entry | None:
+    """The entry of a picture, or of a link that is one or may lead to some, but cannot be used."""
+    if is_picture(path):
+        return with_text(folder, path)
+    name = path.relative_to(folder).as_posix()
+    if path.is_symlink() and path.is_dir():
+        return Entry(name, flaw="it is a link to a folder, and those are not followed")
+    if path.is_symlink() and _is_named_so(path) and not path.exists():
+        return Entry(name, flaw="it is a link to a file that is not there")
+    return None
 
 
 def is_picture(path: Path) -> bool:
     """Whether a path is a file that a picture's name ends."""
+    return _is_named_so(path) and path.is_file()
+
+
+def _is_named_so(path: Path) -> bool:
     known = path.suffix.lower().removeprefix(".") in EXTENSIONS
-    return known and not path.name.startswith(".") and path.is_file()
+    return known and not path.name.startswith(".")
 
 
 def with_text(folder: Path, picture: Path) -> Entry:
