@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmgen.config import from_dict
-from mmgen.errors import CheckpointError, ConfigError, suggestion
+from mmgen.errors import CheckpointError, ConfigError, UserError, suggestion
 from mmgen.files import read_json
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
     try:
         if name_or_folder and (Path(name) / PIPELINE_FILE).is_file():
             return Path(name)
-        is_folder = bool(name) and Path(name).is_dir()
+        is_folder, is_file = bool(name) and Path(name).is_dir(), Path(name).is_file()
     except OSError as error:  # no permission, or a name that no file can have
         raise CheckpointError(f"{name} cannot be read: {error.strerror}.") from None
     if name in names:
@@ -135,6 +136,12 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
         raise CheckpointError(f"{name} is a training run; its pipeline is {Path(name) / 'final'}.")
     if is_folder:
         raise CheckpointError(f"{name} holds no {PIPELINE_FILE}; give the folder of a pipeline.")
+    if is_file:
+        raise CheckpointError(
+            f"{name} is a file, not the folder of a pipeline; if it is a published checkpoint, "
+            f"make a pipeline of it with `mmgen import SYSTEM {name} --out FOLDER` (SYSTEM: see "
+            "`mmgen models`)."
+        )
     known = suggestion(name, names) if names else "; give the folder of one."
     raise CheckpointError(f"There is no pipeline '{name}'{known}")
 
@@ -200,7 +207,9 @@ def load_parts(
         text = TextEncoder.from_pretrained(text_encoder or folder / "text")
     vision = load_component(folder / "vision")
     transformer = load_component(folder / "transformer")
-    refuse_strangers(folder, _facts(text, vision, transformer, info))
+    refuse_strangers(
+        folder, [*_text_facts(text, transformer), *facts(vision, transformer, info.image_size)]
+    )
     return text, vision, transformer
 
 
@@ -218,32 +227,94 @@ def _refuse_text_encoder(folder: Path, unified: bool) -> None:
         raise ConfigError(f"The weights of {folder} {why}; leave the text encoder out.")
 
 
-Fact = tuple[str, int | None, int]  # what it counts, what there is, what the transformer needs
+PIXELS = "pixels a side"
 
 
-def _facts(text: Any, vision: Any, transformer: Any, info: PipelineInfo) -> list[Fact]:
-    """What the pieces must agree on."""
+@dataclass(frozen=True)
+class Fact:
+    """What a piece and the transformer must agree on.
+
+    Args:
+        piece: "vision" or "text".
+        what: is counted.
+        have: how many there are.
+        needed: how many the transformer was trained on.
+    """
+
+    piece: str
+    what: str
+    have: int
+    needed: int
+
+    def __str__(self) -> str:
+        """How they differ."""
+        return f"{self.have} {self.what}, but the transformer was trained on {self.needed}"
+
+
+def _text_facts(text: Any, transformer: Any) -> list[Fact]:
     from mmgen.models.conditions import FeatureConfig
     from mmgen.models.unified import UnifiedConfig
+
+    config = transformer.config
+    if isinstance(config, UnifiedConfig):
+        return [Fact("text", "ids of text", text.vocab_size, config.text_vocab)]
+    condition = getattr(config, "condition", None)
+    if text is not None and isinstance(condition, FeatureConfig):
+        return [Fact("text", "channels of text features", text.channels, condition.channels)]
+    return []
+
+
+def facts(vision: Any, transformer: Any, image_size: int) -> list[Fact]:
+    """What a visual tokenizer and a transformer must agree on.
+
+    Args:
+        vision: the tokenizer.
+        transformer: what draws its codes or latents.
+        image_size: pixels a side that they draw together.
+    """
     from mmgen.models.velocity import VelocityConfig
 
     config = transformer.config
     if isinstance(config, VelocityConfig):
-        facts: list[Fact] = [
-            ("codes (0: latents)", vision.codebook_size or 0, 0),
-            ("channels of a latent", vision.channels, config.channels),
+        found = [
+            Fact("vision", "codes (0: latents)", vision.codebook_size or 0, 0),
+            Fact("vision", "channels of a latent", vision.channels, config.channels),
         ]
     else:
-        facts = [("codes", vision.codebook_size, config.codebook_size)]
-    if isinstance(config, UnifiedConfig):
-        facts.insert(0, ("ids of text", text.vocab_size, config.text_vocab))
-    elif text is not None and isinstance(config.condition, FeatureConfig):
-        facts.insert(0, ("channels of text features", text.channels, config.condition.channels))
+        codes = vision.codebook_size or 0
+        what = "codes" if codes else "codes (0: latents)"
+        found = [Fact("vision", what, codes, config.codebook_size)]
+    stride, (_, *sides) = stride_of(vision), config.grid
+    if stride and not is_clip(transformer):  # a clip's tokens need not be places
+        found += [Fact("vision", PIXELS, image_size, side * stride) for side in sides]
+    elif isinstance(tokens := getattr(vision.config, "tokens", None), int):
+        found.append(Fact("vision", "tokens of a clip", tokens, math.prod(config.grid)))
+    return found
+
+
+def stride_of(vision: Any) -> int | None:
+    """Pixels a side of a token; None where tokens are no places."""
     stride = getattr(vision.config, "stride", None)
-    if config.grid[0] == 1 and isinstance(stride, int):  # a clip's tokens need not be places
-        for side in config.grid[1:]:
-            facts.append(("pixels a side", info.image_size, side * stride))
-    return facts
+    return stride if isinstance(stride, int) else None
+
+
+def is_clip(transformer: Any) -> bool:
+    """Whether a transformer draws more than one frame of codes."""
+    return bool(transformer.config.grid[0] > 1)
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse a place where something is.
+
+    Raises:
+        UserError: there is a file, or a folder that is not empty.
+    """
+    try:
+        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:  # no permission, or a name that no file can have
+        raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
+    if taken:
+        raise UserError(f"{out} already exists; choose another place, or remove it first.")
 
 
 def refuse_incomplete(folder: Path) -> None:
@@ -267,9 +338,9 @@ def refuse_strangers(folder: Path, facts: list[Fact]) -> None:
     Raises:
         CheckpointError: the text, the codes or the grid of the pieces differ.
     """
-    for what, have, expected in facts:
-        if have != expected:
+    for fact in facts:
+        if fact.have != fact.needed:
             raise CheckpointError(
-                f"The pieces of {folder} do not belong together ({have} {what}, but the "
-                f"transformer was trained on {expected}); copy the whole folder again."
+                f"The pieces of {folder} do not belong together ({fact}); put what the "
+                f"transformer was trained with into {folder / fact.piece}."
             )

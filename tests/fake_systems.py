@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgen.models.backbone import BackboneConfig
+from mmgen.models.conditional import ConditionalConfig, ConditionalModel, Tap
+from mmgen.models.conditions import ClassConfig
+from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published.keymap import load, rename
-from mmgen.published.options import official
+from mmgen.published.options import assumed, official
 from mmgen.published.systems import Converted, Part, Piece, Shapes
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
@@ -39,6 +43,14 @@ class Official:
     groups: int = 4
 
 
+@dataclass(frozen=True)
+class Drawn(Official):
+    """Those of the generator."""
+
+    rope_base: float = 100.0
+    grid: int = 6
+
+
 def tokenizer(**changes: Any) -> ConvTokenizer:
     """Random weights, the same ones every time."""
     with torch.random.fork_rng():
@@ -46,9 +58,26 @@ def tokenizer(**changes: Any) -> ConvTokenizer:
         return ConvTokenizer(replace(TINY, **changes)).eval()
 
 
+def generator(ch: int = 8, groups: int = 4, grid: int = 6) -> ConditionalModel:
+    """Draws 24 pixels of the tokenizer's codes; random weights, the same ones every time."""
+    config = ConditionalConfig(
+        backbone=BackboneConfig(width=4 * ch, depth=1, heads=groups, qk_norm=False),
+        condition=ClassConfig(classes=5),
+        codebook_size=48,
+        grid=(1, grid, grid),
+        units=(Unit("token", "raster", "shift"),),
+        taps=(Tap("x", 1),),
+        positions="yx",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ConditionalModel(config).eval()
+
+
 def official_weights(prefix: str = "vq.") -> dict[str, Tensor]:
     """The state dict as the made-up official code would write it."""
-    return {prefix + name: tensor for name, tensor in tokenizer().state_dict().items()}
+    network = generator() if prefix == "gpt." else tokenizer()
+    return {prefix + name: tensor for name, tensor in network.state_dict().items()}
 
 
 def _has(*prefixes: str) -> Any:
@@ -63,12 +92,19 @@ def _has(*prefixes: str) -> Any:
 
 def _convert(prefix: str, component: str) -> Any:
     def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
+        renamed = rename(tensors, [(rf"{prefix}(.*)", r"\1")], where)
+        if component == "transformer":
+            drawn = official(Drawn, options, where, ignored=("dropout",))
+            painter = generator(drawn.ch, drawn.groups, drawn.grid)
+            load(painter, renamed, where)
+            sampling = SamplingDefaults(guidance_scale=2.0)
+            left = assumed(drawn, options, ("rope_base",))
+            size = 4 * drawn.grid
+            return Converted(component, painter, size, sampling, ("a tiny one",), left)
         chosen = official(Official, options, where, ignored=("dropout",))
         network = tokenizer(widths=(chosen.ch,), norm_groups=chosen.groups)
-        load(network, rename(tensors, [(rf"{prefix}(.*)", r"\1")], where), where)
-        sampling = SamplingDefaults(guidance_scale=2.0) if component == "transformer" else None
-        size = 24 if component == "transformer" else 16
-        return Converted(component, network, size, sampling, notes=("a tiny one",))
+        load(network, renamed, where)
+        return Converted(component, network, 16, notes=("a tiny one",))
 
     return convert
 

@@ -57,6 +57,8 @@ class LarpConfig:
         """Refuse patches that do not tile the clip, and widths that the tables cannot share."""
         if self.tokens < 1:
             raise ConfigError("A LARP tokenizer needs at least 1 token.")
+        if self.token_base <= 0:
+            raise ConfigError(f"token_base must be above 0, not {self.token_base}.")
         for name in ("patch", "decoder_patch"):
             patch = getattr(self, name)
             if min(patch) < 1 or any(side % part for side, part in zip(self.clip, patch)):

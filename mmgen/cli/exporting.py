@@ -32,8 +32,8 @@ def diffusers(
     folder = tokenizer_folder(model)
 
     from mmgen.components import load_component
+    from mmgen.pipeline_folder import refuse_taken
     from mmgen.published.diffusers_kl_export import export
-    from mmgen.published.importing import refuse_taken
 
     refuse_taken(out)
     export(load_component(folder), out, str(folder))

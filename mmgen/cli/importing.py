@@ -34,6 +34,7 @@ def import_(
 ) -> None:
     """Make a pipeline of a published system's files."""
     from mmgen.cli.places import check_folder
+    from mmgen.pipeline_folder import refuse_taken
     from mmgen.published.catalogue import SYSTEMS, refuse_system
 
     refuse_system(system, SYSTEMS)
@@ -48,13 +49,13 @@ def import_(
     from mmgen.published.options import read_options
 
     options = read_options(config, settings)
-    from mmgen.published.importing import import_files, refuse_taken
-
     refuse_taken(out)
     if from_hub is not None:
         from mmgen.published.hub import download
 
         files += [str(path) for path in download(system, from_hub)]
+    from mmgen.published.importing import import_files
+
     for line in import_files(system, files, options, out):
         typer.echo(line)
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 
 def models(
+    system: Annotated[
+        str | None, typer.Argument(metavar="[SYSTEM]", help="Only this one's, such as llamagen.")
+    ] = None,
     *,
     task: Annotated[
         str | None, typer.Option(help="Only these, such as class-to-image or tokenizer.")
@@ -20,12 +23,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Everything known, as JSON.")] = False,
 ) -> None:
     """List published checkpoints and how to import them."""
-    from mmgen.errors import UserError, suggestion
-    from mmgen.published.catalogue import cards, tasks
-
-    if task is not None and task not in tasks():
-        raise UserError(f"There is no task '{task}'{suggestion(task, tasks())}")
-    chosen = [card for card in cards() if task in (None, card.task)]
+    chosen = _chosen(system, task)
     if as_json:
         described = [{**asdict(card), "import": card.import_line} for card in chosen]
         typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
@@ -34,17 +32,42 @@ def models(
         typer.echo(line)
 
 
+def _chosen(system: str | None, task: str | None) -> list[Card]:
+    """The cards that were asked for.
+
+    Raises:
+        UserError: there is no such system or task, or none of both.
+    """
+    from mmgen.errors import UserError, suggestion
+    from mmgen.published.catalogue import SYSTEMS, cards, refuse_system, tasks
+
+    if system is not None:
+        refuse_system(system, SYSTEMS)
+    if task is not None and task not in tasks():
+        raise UserError(f"There is no task '{task}'{suggestion(task, tasks())}")
+    own = [card for card in cards() if system in (None, card.system)]
+    chosen = [card for card in own if task in (None, card.task)]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(card.task for card in own))
+        raise UserError(f"Nothing of {system} is for {task}; its tasks are: {there}.")
+    return chosen
+
+
 def table(chosen: list[Card]) -> list[str]:
-    """The cards in columns, under a heading."""
-    rows = [("system", "name", "task", "size", "licence", "where")]
+    """The cards in columns, under a heading; notes below, since many share one."""
+    notes = list(dict.fromkeys(card.note for card in chosen if card.note))
+    rows = [("system", "name", "task", "size", "licence", "goes with", "where", "note")]
     for card in chosen:
         where = card.repository or f"not on the hub: {' '.join(card.files)}"
-        licence = card.licence or "not stated"
-        rows.append((card.system, card.name, card.task, _size(card.megabytes), licence, where))
+        beside = " ".join((card.tokenizer, *card.beside)).strip() or "-"
+        note = str(notes.index(card.note) + 1) if card.note else ""
+        size, licence = _size(card.megabytes), card.licence or "not stated"
+        rows.append((card.system, card.name, card.task, size, licence, beside, where, note))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)).rstrip() for row in rows]
-    example = chosen[0].import_line
-    return [*lines, "", f"Import one so: {example}"]
+    lines += ["", "goes with: the tokenizer, or files from elsewhere, that it needs beside it"]
+    lines += [f"note {i}: {note}" for i, note in enumerate(notes, start=1)]
+    return [*lines, "", f"Import one so: {chosen[0].import_line}"]
 
 
 def _size(megabytes: int | None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mmgen.errors import CheckpointError
+from mmgen.published.keymap import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,17 @@ def ema_parameters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tenso
         names = owners.get(key, [])
         if len(names) != 1 or live[names[0]].shape != tensor.shape:
             raise CheckpointError(
-                f"{where} holds the average '{key}' that fits no single weight; get it again."
+                f"{where} holds the average {shown(key.removeprefix(PREFIX))} (of model_ema), "
+                f"which {_misfit(names, live)}; get the file again."
             )
         swapped[names[0]] = tensor
     return swapped
+
+
+def _misfit(names: list[str], live: Mapping[str, Tensor]) -> str:
+    """Why an average has no place."""
+    if not names:
+        return "is of no weight that the file holds"
+    if len(names) > 1:
+        return f"may be of {' or of '.join(map(shown, names[:3]))}"
+    return f"has not the shape {tuple(live[names[0]].shape)} of {shown(names[0])}"

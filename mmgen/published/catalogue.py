@@ -6,7 +6,7 @@ They lie in `catalogue.tsv`, one a line; an empty field was not stated anywhere.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -50,6 +50,12 @@ class Card:
     note: str
 
     @property
+    def described(self) -> str:
+        """Its files and where they lie, for a sentence."""
+        files = " and ".join(self.files) or self.name
+        return f"{files} of {self.repository}" if self.repository else files
+
+    @property
     def import_line(self) -> str:
         """The command that makes a pipeline of it."""
         given = self.beside if self.repository else (*self.files, *self.beside)
@@ -79,6 +85,22 @@ def refuse_system(system: str, systems: Iterable[str]) -> None:
     if system not in systems:
         hint = suggestion(system, dict.fromkeys(systems))
         raise UserError(f"There is no published system '{system}'{hint}")
+
+
+def tokenizers_for(system: str, files: Collection[str]) -> list[Card]:
+    """Cards of what decodes the codes of a system's files.
+
+    Args:
+        system: whose they are.
+        files: their names; a name that no card has may need any tokenizer of the system.
+    """
+    own = [card for card in cards() if card.system == system and card.tokenizer]
+    known = [card for card in own if set(card.files) & set(files)] or own
+    names = list(dict.fromkeys(card.tokenizer for card in known))
+    decoders = [card for card in cards() if card.task.endswith("tokenizer")]
+    if names:
+        return [card for name in names for card in decoders if card.name == name]
+    return [card for card in decoders if card.system == system]
 
 
 def find_card(system: str, name: str) -> Card:

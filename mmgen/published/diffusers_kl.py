@@ -115,11 +115,18 @@ def _read(options: Mapping[str, Any], where: str) -> tuple[DiffusersOptions, flo
     )
 
 
+NEEDED = frozenset(
+    {
+        *("encoder.down_blocks.0.resnets.0.conv1.weight", "post_quant_conv.weight"),
+        *("encoder.mid_block.resnets.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"),
+    }
+)
+
+
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of `AutoencoderKL` with convolutions around the posterior."""
-    needed = {"encoder.down_blocks.0.resnets.0.conv1.weight", "post_quant_conv.weight"}
     moments, latents = shapes.get("encoder.conv_out.weight"), shapes.get("decoder.conv_in.weight")
-    if not (needed <= set(shapes) and moments and latents):
+    if not (set(shapes) >= NEEDED and moments and latents):
         return False
     return len(latents) == 4 and moments[0] == 2 * latents[1]
 
@@ -144,5 +151,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

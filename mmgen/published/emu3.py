@@ -118,9 +118,17 @@ def convert_tokenizer(
     return Converted("vision", network, image_size=512)
 
 
+NEEDED = frozenset(
+    {
+        *("quant_conv.conv.weight", "post_quant_conv.conv.weight"),
+        *("decoder.norm_out.conv_y.weight", "quantize.embedding.weight"),
+    }
+)
+
+
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of Emu3's tokenizer."""
-    return {"quant_conv.conv.weight", "decoder.norm_out.conv_y.weight"} <= set(shapes)
+    return set(shapes) >= NEEDED
 
 
 PARTS = (
@@ -132,5 +140,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

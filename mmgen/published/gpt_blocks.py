@@ -152,4 +152,5 @@ def build(
     kind: type[ConditionalModel] = ConditionalModel,
 ) -> ConditionalModel:
     """The network with its weights, on the device of the tensors; no random numbers are drawn."""
+    keymap.refuse_halves(tensors, ("w1", "w3"), where)
     return building.build(lambda: kind(config), keymap.rename(tensors, rules, where), where)

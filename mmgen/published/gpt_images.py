@@ -47,6 +47,7 @@ IGNORED = frozenset(
         *("multiple_of", "ffn_dim_multiplier", "max_batch_size"),
     }
 )
+TASKS = {"c2i": "class-conditional generator", "t2i": "text-to-image generator"}
 LABEL, CAPTION = "cls_embedding.embedding_table.weight", "cls_embedding.uncond_embedding"
 CONDITION = {
     "c2i": {LABEL},
@@ -170,5 +171,11 @@ def without_stale(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def is_transformer(shapes: Shapes, task: str, heads: frozenset[str]) -> bool:
     """Whether a file holds blocks, the condition of `task` and these heads, and nothing else."""
     rest = {key for key in shapes if not BLOCK_KEY.fullmatch(key)} - {STALE}
-    blocks = "layers.0.attention.wqkv.weight" in shapes
-    return blocks and rest == {"tok_embeddings.weight"} | CONDITION[task] | heads
+    needed = needed_by(task, heads)
+    return needed <= set(shapes) and rest <= needed
+
+
+def needed_by(task: str, heads: frozenset[str]) -> frozenset[str]:
+    """Keys of every file of `task` with these heads."""
+    blocks = {"tok_embeddings.weight", "layers.0.attention.wqkv.weight"}
+    return heads | CONDITION[task] | blocks

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 from mmgen.errors import UserError
 from mmgen.published.catalogue import Card, cards, find_card
 
 WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
+PATIENCE = 4.0  # seconds for the hub to answer at all, since its client tries for a minute
 
 
 def download(system: str, name: str) -> list[Path]:
@@ -32,18 +34,41 @@ def _fetch(card: Card) -> list[Path]:
     if not card.repository:
         files = " and ".join(card.files)
         raise UserError(f"{card.name} does not lie on the hub; get {files} and give the files.")
+    if there := _cached(card):
+        return there
     from huggingface_hub import hf_hub_download
 
     try:
+        refuse_silence()
         names = card.files or _only_weights(card.repository)
         return [Path(hf_hub_download(card.repository, name)) for name in names]
     except UserError:
         raise
     except Exception as error:  # the hub's errors have no common class
-        raise UserError(
-            f"The hub does not give {card.repository} ({_reason(error)}); download the file "
-            "yourself."
-        ) from None
+        _refuse(card.repository, error)
+
+
+def _cached(card: Card) -> list[Path]:
+    """The files, if an earlier download left all of them here; they are published once."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [try_to_load_from_cache(card.repository, name) for name in card.files]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    return paths if len(paths) == len(found) else []
+
+
+def refuse_silence() -> None:
+    """Raise what is wrong if the hub cannot be reached within `PATIENCE`."""
+    from huggingface_hub import constants, get_session
+
+    if not constants.HF_HUB_OFFLINE:  # then its client says so at once
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+
+
+def _refuse(repository: str, error: Exception) -> NoReturn:
+    raise UserError(
+        f"The hub does not give {repository} ({_reason(error)}); download the file yourself."
+    ) from None
 
 
 def _reason(error: Exception) -> str:

@@ -110,10 +110,17 @@ def convert_tokenizer(
     return Converted("vision", network, trained_size(given.ddconfig), notes=notes)
 
 
+NEEDED = frozenset(
+    {
+        *("encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"),
+        *("quant_conv.weight", "quantize.embedding.weight"),
+    }
+)
+
+
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of VQGAN with a codebook and convolutions in two dimensions."""
-    needed = {"encoder.down.0.block.0.conv1.weight", "quantize.embedding.weight"}
-    return needed <= set(shapes) and len(shapes.get("quant_conv.weight", ())) == 4
+    return set(shapes) >= NEEDED and len(shapes["quant_conv.weight"]) == 4
 
 
 PARTS = (
@@ -125,5 +132,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

@@ -10,11 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.config import to_dict
-from mmgen.errors import ConfigError, UserError
+from mmgen.errors import CheckpointError, UserError
 from mmgen.files import write_json
-from mmgen.pipeline_folder import FORMAT, PIPELINE_FILE, PipelineInfo, SamplingDefaults, Source
-from mmgen.published.catalogue import SYSTEMS, refuse_system
+from mmgen.pipeline_folder import (
+    FORMAT,
+    PIPELINE_FILE,
+    PIXELS,
+    PipelineInfo,
+    SamplingDefaults,
+    Source,
+    facts,
+    is_clip,
+    refuse_taken,
+    stride_of,
+)
+from mmgen.published.catalogue import SYSTEMS, refuse_system, tokenizers_for
 from mmgen.published.matching import Match, match
+from mmgen.published.options import UnknownOptions, refuse_absurd, spelled
 from mmgen.published.reading import read_checkpoint
 from mmgen.published.systems import Converted, Part, parts
 
@@ -48,50 +60,64 @@ def import_files(
     refuse_taken(out)
     known = parts() if known is None else known
     matches = match(system, [read_checkpoint(file) for file in files], known)
-    shares = share_out(options, [found.part for found in matches])
-    converted = [_convert(found, own) for found, own in zip(matches, shares)]
+    converted = convert_all(matches, options)
     _refuse_twins(matches, converted)
     sources = [_source(*pair) for pair in zip(matches, converted)]
     info = _info(out.resolve().name, converted, sources)
+    _refuse_strangers(matches, converted, info)
     _write(out.resolve(), converted, info)
-    return [*map(_line, converted, sources), f"licence: {info.licence}", f"written: {out}"]
+    said = [line for pair in zip(converted, sources) for line in _lines(*pair)]
+    return [
+        *said,
+        *_size_line(converted, info),
+        f"licence: {info.licence}",
+        f"written: {out}",
+        *_lacking_line(system, matches, converted),
+    ]
 
 
-def refuse_taken(out: Path) -> None:
-    """Refuse a place where something is.
-
-    Raises:
-        UserError: there is a file, or a folder that is not empty.
-    """
-    try:
-        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
-    except OSError as error:  # no permission, or a name that no file can have
-        raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
-    if taken:
-        raise UserError(f"{out} already exists; choose another place, or remove it first.")
-
-
-def share_out(options: Mapping[str, Any], chosen: Sequence[Part]) -> list[Mapping[str, Any]]:
-    """What each part gets of the options.
+def convert_all(matches: Sequence[Match], options: Mapping[str, Any]) -> list[Converted]:
+    """Convert every component with the options that it knows.
 
     Args:
-        options: official names, or (needed where there are several parts) those by component.
-        chosen: the parts.
+        matches: the components' files.
+        options: official names, each for all components that know it, or those of one component
+            under its name.
 
     Raises:
-        ConfigError: there are several parts, and an option does not say whose it is.
+        UnknownOptions: no component knows one.
+        UserError: a file or an option does not fit.
     """
-    names = [part.component for part in chosen]
-    by_component = all(k in names and isinstance(v, Mapping) for k, v in options.items())
-    if by_component:
-        return [options.get(name, {}) for name in names]
-    if len(chosen) == 1:
-        return [options]
-    name = next(key for key in options if key not in names)
-    raise ConfigError(
-        f"Several components are made, so say whose option '{name}' is, such as "
-        f"{names[-1]}.{name}=...; there are: {', '.join(names)}."
-    )
+    refuse_absurd(options)
+    components = [found.part.component for found in matches]
+    own = {k: v for k, v in options.items() if k in components and isinstance(v, Mapping)}
+    free = {name: value for name, value in options.items() if name not in own}
+    if len(matches) == 1:
+        return [_convert(found, {**free, **own.get(found.part.component, {})}) for found in matches]
+    converted, refused = [], []
+    for found in matches:
+        one, unknown = _convert_knowing(found, free, own.get(found.part.component, {}))
+        converted.append(one)
+        refused.append(unknown)
+    for name in free:
+        if all(unknown and name in unknown.names for unknown in refused):
+            known = [word for unknown in refused if unknown for word in unknown.known]
+            files = " and ".join(found.where for found in matches)
+            raise UnknownOptions(f"None of {files}", [name], list(dict.fromkeys(known)))
+    return converted
+
+
+def _convert_knowing(
+    found: Match, free: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[Converted, UnknownOptions | None]:
+    """Convert with those of the free options that the component knows; which it does not."""
+    try:
+        return _convert(found, {**free, **own}), None
+    except UnknownOptions as unknown:
+        if set(unknown.names) & set(own):
+            raise
+        kept = {name: value for name, value in free.items() if name not in unknown.names}
+        return _convert(found, {**kept, **own}), unknown
 
 
 def _convert(found: Match, options: Mapping[str, Any]) -> Converted:
@@ -112,10 +138,35 @@ def _refuse_twins(matches: Sequence[Match], converted: Sequence[Converted]) -> N
         places[one.component] = found.where
 
 
+def _refuse_strangers(
+    matches: Sequence[Match], converted: Sequence[Converted], info: PipelineInfo
+) -> None:
+    """Refuse a tokenizer and a transformer that were not made for each other.
+
+    Raises:
+        CheckpointError: their codes, latents or grids differ.
+    """
+    networks: dict[str, Any] = {one.component: one.network for one in converted}
+    if not {"vision", "transformer"} <= networks.keys():
+        return
+    files = {one.component: found.where for found, one in zip(matches, converted)}
+    for fact in facts(networks["vision"], networks["transformer"], info.image_size):
+        if fact.have == fact.needed:
+            continue
+        said = str(fact)
+        if fact.what == PIXELS:
+            said = f"its tokens would make {fact.needed} {PIXELS} there, not {fact.have}"
+        raise CheckpointError(
+            f"{files['vision']} is not the tokenizer of {files['transformer']} ({said}); give the "
+            "one that it was trained with."
+        )
+
+
 def _source(found: Match, converted: Converted) -> Source:
     """The record of a component; several files are joined by " + "."""
     checkpoints = [share.checkpoint for share in found.shares]
-    notes = (*dict.fromkeys(c.note for c in checkpoints if c.note), *converted.notes)
+    told = dict.fromkeys(c.note for c in checkpoints if c.note)
+    notes = (*told, *converted.notes, *(f"assumed {taken}" for taken in _taken(converted)))
     return Source(
         component=converted.component,
         system=found.part.system,
@@ -131,16 +182,31 @@ def _source(found: Match, converted: Converted) -> Source:
 def _info(name: str, converted: Sequence[Converted], sources: Sequence[Source]) -> PipelineInfo:
     # What draws knows best what it was trained on and how it is evaluated: it comes last.
     ordered = sorted(converted, key=lambda one: one.component == "transformer")
-    sizes = [one.image_size for one in ordered if one.image_size]
     settings = [one.sampling for one in ordered if one.sampling]
     return PipelineInfo(
         format=FORMAT,
         name=name,
-        image_size=sizes[-1] if sizes else IMAGE_SIZE,
+        image_size=_image_size(ordered) or IMAGE_SIZE,
         sampling=settings[-1] if settings else SamplingDefaults(),
         licence="; ".join(dict.fromkeys(f"{s.licence} ({s.repository})" for s in sources)),
         sources=tuple(sources),
     )
+
+
+def _image_size(converted: Sequence[Converted]) -> int | None:
+    """Pixels a side: the grid of codes and the tokenizer, else what draws says; None: nobody."""
+    found = {one.component: one for one in converted if one.image_size}
+    networks: dict[str, Any] = {one.component: one.network for one in converted}
+    vision, transformer = found.get("vision"), found.get("transformer")
+    if vision and "transformer" in networks:
+        # Whatever draws codes knows their grid alone, not the pixels of a code.
+        draws, stride = networks["transformer"], stride_of(vision.network)
+        if stride and (is_clip(draws) or networks["vision"].codebook_size):
+            return stride * int(draws.config.grid[1])
+        if is_clip(draws):
+            return vision.image_size
+    told = transformer or vision or next(iter(found.values()), None)
+    return told.image_size if told else None
 
 
 def _write(out: Path, converted: Sequence[Converted], info: PipelineInfo) -> None:
@@ -162,11 +228,41 @@ def _write(out: Path, converted: Sequence[Converted], info: PipelineInfo) -> Non
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _line(converted: Converted, source: Source) -> str:
+def _lines(converted: Converted, source: Source) -> list[str]:
     count = sum(p.numel() for p in converted.network.parameters())
     size = f"{count / 1e6:.1f} M" if count >= 1e5 else str(count)
-    notes = f" ({'; '.join(source.notes)})" if source.notes else ""
-    return (
+    told = [note for note in source.notes if not note.startswith("assumed ")]
+    notes = f" ({'; '.join(told)})" if told else ""
+    lines = [
         f"{source.component}: {source.part} of {source.system}, {size} parameters, "
         f"from {source.file}{notes}"
-    )
+    ]
+    if taken := _taken(converted):
+        values = f"{', '.join(taken)} (KEY=VALUE says another)"
+        lines.append(f"assumed, since {source.file} does not tell: {values}")
+    return lines
+
+
+def _taken(converted: Converted) -> list[str]:
+    """What was assumed, as the user would say it."""
+    return [f"{name}={spelled(value)}" for name, value in converted.assumed.items()]
+
+
+def _size_line(converted: Sequence[Converted], info: PipelineInfo) -> list[str]:
+    draws = any(one.component in ("vision", "transformer") for one in converted)
+    if _image_size(converted) or not draws:
+        return []
+    return [f"assumed: pictures of {info.image_size} pixels a side (image_size of {PIPELINE_FILE})"]
+
+
+def _lacking_line(
+    system: str, matches: Sequence[Match], converted: Sequence[Converted]
+) -> list[str]:
+    """What is missing before it can draw."""
+    components = {one.component for one in converted}
+    if "transformer" not in components or "vision" in components:
+        return []
+    files = [share.checkpoint.path.name for found in matches for share in found.shares]
+    cards = tokenizers_for(system, files)
+    names = " or ".join(card.described for card in cards) or "its visual tokenizer"
+    return [f"It cannot draw yet: import it again together with {names}."]

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from mmgen.errors import CheckpointError
+from mmgen.published.renamed import Renamed, Target, ruled
 from mmgen.saving import listed, refuse_misfits
 
-Target = str | Callable[[re.Match[str]], str] | None
 Rules = Iterable[tuple[str, Target]]
 LONGEST_KEY = 80  # characters of a key in a message
 
 
-def rename(tensors: Mapping[str, Tensor], rules: Rules, where: str) -> dict[str, Tensor]:
+def rename(tensors: Mapping[str, Tensor], rules: Rules, where: str) -> Renamed:
     """Rename official tensors.
 
     Args:
@@ -33,20 +33,17 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules, where: str) -> dict[str,
         CheckpointError: no rule knows a key, or two keys become one.
     """
     compiled = [(re.compile(pattern), target) for pattern, target in rules]
-    renamed: dict[str, Tensor] = {}
+    renamed = Renamed(tensors, compiled)
     unknown: list[str] = []
     for key, tensor in tensors.items():
-        found = next(((m, to) for p, to in compiled if (m := p.fullmatch(key))), None)
-        if found is None:
+        known, name = ruled(key, compiled)
+        if not known:
             unknown.append(key)
+        if name is None:
             continue
-        match, target = found
-        if target is None:
-            continue
-        name = match.expand(target) if isinstance(target, str) else target(match)
         if name in renamed:
             raise CheckpointError(f"{where} holds {shown(key)} twice under different names.")
-        renamed[name] = tensor
+        renamed.take(name, key, tensor)
     if unknown:
         raise CheckpointError(
             f"{where} has {listed('key', unknown, shown)} that this system lacks."
@@ -63,10 +60,18 @@ def load(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
         where: what to call the file in messages.
 
     Raises:
-        CheckpointError: a tensor is missing, left over or of another shape; names the first three.
+        CheckpointError: a tensor is missing, left over, of another shape or not finite; names the
+            first three, by their official names where `tensors` knows them.
     """
     own = network.state_dict()
-    refuse_misfits(own, tensors, where, shown)
+    official = tensors.official if isinstance(tensors, Renamed) else str
+    refuse_misfits(own, tensors, where, lambda name: shown(official(name)))
+    broken = next((name for name in own if not _finite(tensors[name])), None)
+    if broken is not None:
+        raise CheckpointError(
+            f"{where} holds {shown(official(broken))} with values that are not finite (NaN or "
+            "infinite); get the file again."
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             if not tensor.is_meta:
@@ -93,13 +98,14 @@ def shape(
     Raises:
         CheckpointError: there is none of that name, or it has other axes or an empty one.
     """
+    name = shown(tensors.official(key) if isinstance(tensors, Renamed) else key)
     if key not in tensors:
-        raise CheckpointError(f"{where} lacks the tensor {shown(key)}; get the whole file.")
+        raise CheckpointError(f"{where} lacks the tensor {name}; get the whole file.")
     found = tuple(tensors[key].shape)
     allowed = (axes,) if isinstance(axes, int) else tuple(axes)
     if len(found) not in allowed or 0 in found:
         raise CheckpointError(
-            f"{where} holds {shown(key)} of shape {found}, not with "
+            f"{where} holds {name} of shape {found}, not with "
             f"{' or '.join(map(str, allowed))} axes; get the file again."
         )
     return found
@@ -111,7 +117,31 @@ def shown(key: str) -> str:
     return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 3]}..."
 
 
+def refuse_halves(tensors: Mapping[str, Tensor], words: Collection[str], where: str) -> None:
+    """Refuse one of several tensors that become one of ours where another one is missing.
+
+    Args:
+        tensors: by official key.
+        words: what tells their keys apart, such as ("query", "key", "value").
+        where: what to call the file in messages.
+
+    Raises:
+        CheckpointError: names the first ones that are missing.
+    """
+    keys = [(key, word) for key in tensors for word in words if f".{word}." in f".{key}."]
+    wanted = [
+        f".{key}.".replace(f".{word}.", f".{other}.")[1:-1] for key, word in keys for other in words
+    ]
+    missing = [key for key in dict.fromkeys(wanted) if key not in tensors]
+    if missing:
+        raise CheckpointError(f"{where} lacks {listed('tensor', missing, shown)} for this network.")
+
+
 def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """How many different first groups of `pattern` occur, such as the number of layers."""
     matches = (re.fullmatch(pattern, key) for key in tensors)
     return len({match[1] for match in matches if match})
+
+
+def _finite(tensor: Tensor) -> bool:
+    return tensor.is_meta or not tensor.is_floating_point() or bool(tensor.isfinite().all())

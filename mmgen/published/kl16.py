@@ -16,7 +16,7 @@ from torch import Tensor
 from mmgen.errors import CheckpointError
 from mmgen.published.building import build
 from mmgen.published.keymap import rename
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     nominal_levels,
@@ -86,15 +86,23 @@ def convert_tokenizer(
     renamed = rename(tensors, taming_rules(tensors), where)
     config = tokenizer_config(renamed, given, where)
     network = build(lambda: ConvTokenizer(config), renamed, where)
-    return Converted("vision", network, image_size=256)
+    untold = assumed(given, options, ("num_groups", "latent_scale"))
+    return Converted("vision", network, image_size=256, assumed=untold)
+
+
+NEEDED = frozenset(
+    {
+        *("encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"),
+        *("quant_conv.weight", "post_quant_conv.weight"),
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of VQGAN's network around a posterior: no codebook."""
-    needed = {"encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"}
     into, out = shapes.get("quant_conv.weight", ()), shapes.get("post_quant_conv.weight", ())
     kl = len(into) == len(out) == 4 and into[0] == 2 * out[1]
-    return kl and needed <= set(shapes) and not any(key.startswith("quantize.") for key in shapes)
+    return kl and set(shapes) >= NEEDED and not any(key.startswith("quantize.") for key in shapes)
 
 
 PARTS = (
@@ -106,5 +114,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from mmgen.published import keymap
 from mmgen.published.building import build
-from mmgen.published.larp_options import LarpOptions, read_options, recorded
+from mmgen.published.larp_options import ASSUMED, LarpOptions, read_options, recorded
+from mmgen.published.options import assumed
+from mmgen.published.renamed import Target
 from mmgen.published.systems import Converted, Part
 from mmgen.tokenizers_vis.larp import LarpConfig, LarpTokenizer
 from mmgen.tokenizers_vis.quantizers import VQConfig
@@ -21,7 +23,7 @@ from mmgen.tokenizers_vis.vit import ViTConfig
 
 __all__ = ["PARTS", "convert", "tokenizer_config"]
 
-RULES: tuple[tuple[str, keymap.Target], ...] = (
+RULES: tuple[tuple[str, Target], ...] = (
     (r"x_embedder\.proj\.(weight|bias)", r"patchify.\1"),
     (r"encoder_latent_query_embed", "encoder_queries"),
     # Tables are kept as the file has them, fixed or learned.
@@ -82,12 +84,21 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     notes = ["codes are the likeliest ones; the official class draws them unless told otherwise"]
     if read.bottleneck.args.regularizer.args.entropy_loss_weight:
         notes.append("its entropy loss is left out of further training")
-    return Converted("vision", network, read.input_size, notes=tuple(notes))
+    untold = assumed(read, options, ASSUMED)
+    return Converted("vision", network, read.input_size, notes=tuple(notes), assumed=untold)
+
+
+NEEDED = frozenset(
+    {
+        *("encoder_latent_query_embed", "bottleneck.in_linear.weight"),
+        *("bottleneck.out_linear.weight", "decoder_latent_pe"),
+    }
+)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether the keys are those of a LARP tokenizer."""
-    return "encoder_latent_query_embed" in shapes and "bottleneck.in_linear.weight" in shapes
+    return shapes.keys() >= NEEDED
 
 
 def _vit(options: LarpOptions, side: str) -> ViTConfig:
@@ -107,6 +118,7 @@ PARTS = (
         recognise=recognise,
         convert=convert,
         component="vision",
+        needed=NEEDED,
         recorded=recorded,
     ),
 )

@@ -94,6 +94,10 @@ class LarpOptions:
     decoder_depth: int = 12
 
 
+# What no tensor tells.
+ASSUMED = ("frame_num", "encoder_num_heads", "decoder_num_heads", "latent_pe_scale_factor")
+
+
 def read_options(
     tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str
 ) -> LarpOptions:
@@ -114,7 +118,22 @@ def read_options(
         rows = keymap.shape(tensors, "encoder_patch_pe", 3, where)[1]
         times = max(1, read.frame_num // max(1, read.temporal_patch_size))
         read = replace(read, input_size=read.patch_size * math.isqrt(rows // times))
+    _refuse_other_clips(read, tensors, where)
     return _with_quantizer(read, tensors, options, where)
+
+
+def _refuse_other_clips(read: LarpOptions, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse clips of other patches than the file has, before tables are made for them."""
+    for side, key in (("", "encoder_patch_pe"), ("decoder_", "decoder_patch_query_embed")):
+        rows = keymap.shape(tensors, key, 3, where)[1]
+        time = getattr(read, f"{side}temporal_patch_size")
+        across = getattr(read, f"{side}patch_size")
+        if min(time, across) < 1 or read.frame_num * read.input_size**2 != rows * time * across**2:
+            raise ConfigError(
+                f"{where} has {rows} patches of {time}x{across}x{across}, which frame_num="
+                f"{read.frame_num} and input_size={read.input_size} do not make; say those of its "
+                "clips."
+            )
 
 
 def recorded(extras: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmgen.published.building import build
 from mmgen.published.keymap import Rules, rename
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
     WORDS,
@@ -103,7 +103,16 @@ def convert_tokenizer(
     renamed = rename(tensors, RULES, where)
     config = tokenizer_config(renamed, options, where)
     network = build(lambda: ConvTokenizer(config), renamed, where)
-    return Converted("vision", network, image_size=256)
+    untold = assumed(VQOptions(), options, ("codebook_l2_norm",))
+    return Converted("vision", network, image_size=256, assumed=untold)
+
+
+NEEDED = frozenset(
+    {
+        *(f"{side}.conv_blocks.0.res.0.conv1.weight" for side in ("encoder", "decoder")),
+        *("encoder.mid.0.conv1.weight", "quantize.embedding.weight"),
+    }
+)
 
 
 def recognise_tokenizer(shapes: Shapes) -> bool:
@@ -120,5 +129,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

@@ -17,9 +17,11 @@ from mmgen.published.gpt_images import (
     HEAD,
     RULES,
     SIZES,
+    TASKS,
     Options,
     image_config,
     is_transformer,
+    needed_by,
     read,
     without_stale,
 )
@@ -65,6 +67,7 @@ PARTS = tuple(
         recognise=partial(is_transformer, task=task, heads=HEAD),
         convert=convert,
         component="transformer",
+        needed=needed_by(task, HEAD),
     )
-    for task, name in (("c2i", "class-conditional generator"), ("t2i", "text-to-image generator"))
+    for task, name in TASKS.items()
 )

@@ -10,7 +10,8 @@ from mmgen.errors import CheckpointError
 from mmgen.published.catalogue import COMPANIONS
 from mmgen.published.keymap import shown
 from mmgen.published.reading import Checkpoint
-from mmgen.published.systems import Part, shapes_of
+from mmgen.published.systems import Part, Shapes, shapes_of
+from mmgen.saving import listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,6 +137,48 @@ def _unknown(
                 f"{path} is not of {system}: it is the {part.name} of {part.system}; write "
                 f"`mmgen import {part.system}`."
             )
+    if nearly := _nearly(checkpoint, [part for part in known if part.system == system]):
+        return nearly
     kinds = ", ".join(part.name for part in known if part.system == system)
     first = ", ".join(shown(key) for key in list(checkpoint.tensors)[:3])
     return CheckpointError(f"{path} is none of {system}'s files ({kinds}): it holds {first}.")
+
+
+def _nearly(checkpoint: Checkpoint, own: Sequence[Part]) -> CheckpointError | None:
+    """Name what keeps a file from being of a kind: few tensors too many, or too few."""
+    shapes = shapes_of(checkpoint.tensors)
+    for part in own:
+        if strays := _strays(part, shapes):
+            said = listed("tensor", strays, shown)
+            return CheckpointError(
+                f"{checkpoint.path} is the {part.name} of {part.system} but for {said}, which no "
+                "such file has; remove what is too much."
+            )
+    lacking = [(sorted(part.needed - shapes.keys()), part) for part in own]
+    few = [(keys, part) for keys, part in lacking if 0 < 2 * len(keys) < len(part.needed)]
+    if not few:
+        return None
+    keys, part = min(few, key=lambda found: len(found[0]))
+    said = listed("tensor", keys, shown)
+    return CheckpointError(
+        f"{checkpoint.path} is the {part.name} of {part.system} but for {said}, "
+        "which it lacks; get the whole file."
+    )
+
+
+def _strays(part: Part, shapes: Shapes) -> list[str]:
+    """The keys without which a file would be the part; at most a fifth of all, or one."""
+    for key in shapes:
+        if part.recognise({other: shape for other, shape in shapes.items() if other != key}):
+            return [key]
+    groups: dict[str, list[str]] = {}
+    for key in shapes:
+        groups.setdefault(key.partition(".")[0], []).append(key)
+    small = [
+        key
+        for keys in groups.values()
+        for key in keys
+        if 5 * len(keys) <= len(shapes) and key not in part.needed
+    ]
+    rest = {key: shape for key, shape in shapes.items() if key not in small}
+    return small if 5 * len(small) <= len(shapes) and part.recognise(rest) else []

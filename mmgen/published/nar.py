@@ -38,6 +38,7 @@ IMAGE_RULES = (
 )
 DIRECTIONS = {"R": "x", "D": "y", "B": "t"}  # official letter of a clip's head -> our direction
 CLIP_HEADS = frozenset(f"{kind}_{each}.weight" for kind in ("norm", "output") for each in "RDB")
+CLIP_NEEDED = CLIP_HEADS | {"tok_embeddings.weight", "abs_pe", images.LABEL}
 CLIP_RULES = (
     *block_rules(),
     (r"tok_embeddings\.weight", "code_embedding.weight"),
@@ -172,23 +173,26 @@ def read_clip_options(
 
 def is_clips(shapes: Shapes) -> bool:
     """Whether a file holds the video transformer."""
-    rest = {key for key in shapes if not images.BLOCK_KEY.fullmatch(key)}
-    return rest == {"tok_embeddings.weight", "abs_pe", images.LABEL} | CLIP_HEADS
+    return {key for key in shapes if not images.BLOCK_KEY.fullmatch(key)} == CLIP_NEEDED
 
 
 _part = partial(
     Part, system="nar", licence="MIT", source="ThisisBillhe/NAR", component="transformer"
 )
 PARTS = (
-    _part(
-        name="class-conditional generator",
-        recognise=partial(images.is_transformer, task="c2i", heads=IMAGE_HEADS),
-        convert=convert_images,
+    *(
+        _part(
+            name=name,
+            recognise=partial(images.is_transformer, task=task, heads=IMAGE_HEADS),
+            convert=convert_images,
+            needed=images.needed_by(task, IMAGE_HEADS),
+        )
+        for task, name in images.TASKS.items()
     ),
     _part(
-        name="text-to-image generator",
-        recognise=partial(images.is_transformer, task="t2i", heads=IMAGE_HEADS),
-        convert=convert_images,
+        name="class-conditional clip generator",
+        recognise=is_clips,
+        convert=convert_clips,
+        needed=CLIP_NEEDED,
     ),
-    _part(name="class-conditional clip generator", recognise=is_clips, convert=convert_clips),
 )

@@ -22,6 +22,7 @@ from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import keymap
 from mmgen.published.gpt_blocks import build
 from mmgen.published.nbp_options import (
+    ASSUMED,
     GRID,
     PRESETS,
     TRAINING,
@@ -31,13 +32,14 @@ from mmgen.published.nbp_options import (
     grid_notes,
     recorded,
 )
-from mmgen.published.options import official, refuse_other_ranks
+from mmgen.published.options import assumed, official, refuse_other_ranks
+from mmgen.published.renamed import Target
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.published.ucf101 import WORDS, class_texts
 
 __all__ = ["PARTS", "PRESETS", "convert", "network_config", "shift_of"]
 
-RULES: tuple[tuple[str, keymap.Target], ...] = (
+RULES: tuple[tuple[str, Target], ...] = (
     (r"tok_emb\.weight", "code_embedding.weight"),
     (r"pos_emb", "places.weight"),
     (r"uncond_embedding", "condition.null_rows"),
@@ -50,6 +52,11 @@ RULES: tuple[tuple[str, keymap.Target], ...] = (
     (r"ln_f\.(\w+)", rf"head.norms.{ANY}.\1"),
     (r"head\.weight", f"head.outs.{ANY}.weight"),
 )
+NEEDED = frozenset(
+    f"transformer.{name}"
+    for name in ("tok_emb.weight", "uncond_embedding", "pos_emb", "head.weight")
+)
+STRIDE = 8  # pixels a side of a code, with both published tokenizers
 RANKS = {
     r"(tok_emb|head|.*\.(query|key|value))\.weight|uncond_embedding": 2,
     r".*\.(query|key|value)\.bias": 1,
@@ -65,7 +72,14 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     config = network_config(read)
     network = build(config, _joined(own, config, where), RULES, where)
     sampling = SamplingDefaults(guidance_scale=1.0, top_k=16000, top_p=0.9)
-    return Converted("transformer", network, sampling=sampling, notes=grid_notes(read))
+    return Converted(
+        "transformer",
+        network,
+        STRIDE * config.grid[1],
+        sampling,
+        notes=grid_notes(read),
+        assumed=assumed(read, options, ASSUMED),
+    )
 
 
 def network_config(options: TransformerOptions) -> ConditionalConfig:
@@ -142,6 +156,7 @@ def _joined(
 ) -> dict[str, Tensor]:
     """Queries, keys and values as one, the vocabulary turned, positions without a batch axis."""
     joined = dict(tensors)
+    keymap.refuse_halves(tensors, ("query", "key", "value"), where)
     for i in range(config.backbone.depth):
         for leaf in ("weight", "bias"):
             names = [f"blocks.{i}.attn.{name}.{leaf}" for name in ("query", "key", "value")]
@@ -164,7 +179,7 @@ def _one(three: list[Tensor], name: str, where: str) -> Tensor:
 
 def recognise(shapes: Shapes) -> bool:
     """Whether the keys are those of NBP's transformer."""
-    return shapes.keys() >= {"transformer.tok_emb.weight", "transformer.uncond_embedding"}
+    return shapes.keys() >= NEEDED
 
 
 PARTS = (
@@ -176,6 +191,7 @@ PARTS = (
         recognise=recognise,
         convert=convert,
         component="transformer",
+        needed=NEEDED,
         recorded=recorded,
     ),
 )

@@ -21,6 +21,7 @@ SIZES = (
     *("block_size", "first_stage_vocab_size", "n_embd", "n_head", "n_layer"),
     *("text_vocab_size", "token_number_per_step"),
 )
+ASSUMED = ("n_head", "token_number_per_step", "first_stage_vocab_size")
 TRAINING = ("semi_ar", "transformer_dropout", "p_drop_cond", "pkeep")
 
 

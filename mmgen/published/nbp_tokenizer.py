@@ -13,7 +13,7 @@ from torch import Tensor
 from mmgen.errors import CheckpointError
 from mmgen.published import keymap
 from mmgen.published.building import build
-from mmgen.published.options import official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
@@ -57,7 +57,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     config = network_config(shapes_of(own), read, where)
     renamed = keymap.rename(own, rules(config), where)
     network = build(lambda: CausalVideoTokenizer(config), renamed, where)
-    return Converted("vision", network, read.image_size)
+    untold = assumed(read, options, ("image_size", "fsq_levels", "group_norm_groups"))
+    return Converted("vision", network, read.image_size, assumed=untold)
 
 
 def network_config(
@@ -108,7 +109,7 @@ def rules(config: CausalVideoTokenizerConfig) -> keymap.Rules:
         side, index, leaf = match[1], int(match[2]), match[3]
         names = layers[side]
         name = names[index] if index < len(names) else f"layer {index}"
-        inner = re.sub(r"^(?:residual_)?fn\.\d", lambda part: _UNIT[part[0]], leaf)
+        inner = re.sub(r"^(?:residual_)?fn\.\d", lambda part: _UNIT.get(part[0], part[0]), leaf)
         return f"{side}.{name}.{inner}"
 
     return (
@@ -154,7 +155,8 @@ def recognise_nested(shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 
 def _first_keys(prefix: str) -> set[str]:
-    return {f"{prefix}encoder_layers.0.conv.weight", f"{prefix}encoder_layers.1.fn.1.beta"}
+    names = ("encoder_layers.0.conv.weight", "encoder_layers.1.fn.1.beta")
+    return {prefix + name for name in (*names, "decoder_layers.0.conv.weight")}
 
 
 PARTS = tuple(
@@ -167,6 +169,7 @@ PARTS = tuple(
         convert=convert,
         component="vision",
         embedded=embedded,
+        needed=frozenset() if embedded else frozenset(_first_keys("")),
     )
     for name, known, embedded in (
         ("video tokenizer", recognise, False),

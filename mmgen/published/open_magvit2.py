@@ -117,10 +117,17 @@ def convert_tokenizer(
     return Converted("vision", network, trained_size(given.ddconfig), notes=notes)
 
 
+NEEDED = frozenset(
+    {
+        *("encoder.mid_block.0.conv1.weight", "decoder.mid_block.0.conv1.weight"),
+        "decoder.adaptive.0.gamma.weight",
+    }
+)
+
+
 def recognise_tokenizer(shapes: Shapes) -> bool:
     """Whether the keys are those of the picture tokenizer; that of clips has other ones."""
-    needed = {"encoder.mid_block.0.conv1.weight", "decoder.adaptive.0.gamma.weight"}
-    return needed <= set(shapes)
+    return set(shapes) >= NEEDED
 
 
 PARTS = (
@@ -132,5 +139,6 @@ PARTS = (
         recognise=recognise_tokenizer,
         convert=convert_tokenizer,
         component="vision",
+        needed=NEEDED,
     ),
 )

@@ -167,6 +167,7 @@ PARTS = (
         name="class-conditional generator",
         recognise=partial(share_holds, prefix=GENERATOR, needed=NEEDED),
         convert=convert,
+        needed=frozenset(GENERATOR + key for key in NEEDED),
         component="transformer",
     ),
     _part(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+LARGEST = 2**31  # of any size among the options
+
+
+class UnknownOptions(ConfigError):
+    """Options under names that a component does not have.
+
+    Args:
+        where: what to call the component in messages.
+        names: the ones that are not known.
+        known: what would have been.
+    """
+
+    def __init__(self, where: str, names: Sequence[str], known: Sequence[str]) -> None:
+        super().__init__(f"{where} has no option '{names[0]}'{suggestion(names[0], known)}")
+        self.names = names
+        self.known = known
 
 
 def official(
@@ -30,15 +47,35 @@ def official(
         ignored: official names that do not matter for inference, such as dropout rates.
 
     Raises:
-        ConfigError: an unknown name (with a suggestion), or a value of another type.
+        ConfigError: a value of another type; `UnknownOptions` with a suggestion.
     """
     known = [field.name for field in fields(kind) if field.init]  # type: ignore[arg-type]
-    for name in options:
-        if name not in known and name not in ignored:
-            hint = suggestion(str(name), [*known, *ignored])
-            raise ConfigError(f"{where} has no option '{name}'{hint}")
+    unknown = [str(name) for name in options if name not in known and name not in ignored]
+    if unknown:
+        raise UnknownOptions(where, unknown, [*known, *ignored])
     kept = {name: value for name, value in options.items() if name in known}
     return from_dict(kind, kept, f"options of {where}")
+
+
+def refuse_absurd(options: Any, name: str = "") -> None:
+    """Refuse numbers that no network has: infinite, or as large as a petabyte of weights.
+
+    Args:
+        options: a mapping, with what is nested in it.
+        name: where it lies, dotted.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            refuse_absurd(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(options, (list, tuple)):
+        for value in options:
+            refuse_absurd(value, name)
+    elif isinstance(options, (int, float)) and not abs(options) < LARGEST:
+        said = str(options) if isinstance(options, float) else f"{float(str(options)[:300]):g}"
+        raise ConfigError(f"{name} cannot be {said}; give the value that it was trained with.")
 
 
 def whole(options: Mapping[str, Any], name: str, default: int, where: str, least: int = 0) -> int:
@@ -103,17 +140,37 @@ def refuse_other_ranks(tensors: Mapping[str, Tensor], ranks: Mapping[str, int], 
 def read_options(file: Path | None, words: Collection[str]) -> dict[str, Any]:
     """Options of a command line: a JSON file, then `key=value` words over it.
 
+    The file holds the official names, or a whole reference case, of which they are the `config`.
+
     Raises:
         UserError: the file is not a JSON mapping, or a word is not `key=value`.
     """
     from mmgen.train.recipe import override
 
     data = {} if file is None else read_json(file)
+    if isinstance(data, dict) and isinstance(data.get("system"), str):
+        data = data.get("config")  # a reference case, which describes more than the configuration
     if not isinstance(data, dict):
         raise ConfigError(f"{file} must hold a mapping of option names to values.")
     for word in words:
         data = override(data, word)
     return data
+
+
+def assumed(given: Any, told: Collection[str], names: Collection[str]) -> dict[str, Any]:
+    """Options that nobody told, with the value that they are taken to have.
+
+    Args:
+        given: the dataclass of the options.
+        told: names of those that the user or the tensors told.
+        names: those that change what the network does.
+    """
+    return {name: getattr(given, name) for name in names if name not in told}
+
+
+def spelled(value: Any) -> str:
+    """A value as it is written behind `key=` on the command line."""
+    return json.dumps(value) if isinstance(value, (list, tuple, bool)) else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmgen.errors import CheckpointError
+from mmgen.errors import CheckpointError, ConfigError
 from mmgen.published.building import build
 from mmgen.published.keymap import rename
 from mmgen.published.options import official
@@ -73,6 +73,11 @@ class SeedOptions:
     image_features_dim: int = 1024
     text_features_dim: int = 768
     vit: VitOptions | None = field(default_factory=VitOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse heads that nothing can have."""
+        if self.blocks_num_heads < 1:
+            raise ConfigError(f"blocks_num_heads must be 1 or more, not {self.blocks_num_heads}.")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

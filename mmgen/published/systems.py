@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Converted:
         image_size: pixels a side that it was trained on.
         sampling: the published evaluation settings.
         notes: said to the user, such as "EMA weights".
+        assumed: official options that neither the file nor the user told, as they are taken.
     """
 
     component: str
@@ -38,6 +39,7 @@ class Converted:
     image_size: int | None = None
     sampling: SamplingDefaults | None = None
     notes: tuple[str, ...] = ()
+    assumed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Part:
         pieces: files that the part may be spread over; where keys repeat, later pieces win.
         recorded: official options that a checkpoint carries outside its weights.
         embedded: it lies in the file of another component; a file of its own goes first.
+        needed: keys of every such file, by which one that lacks some of them is still known.
     """
 
     system: str
@@ -85,6 +88,7 @@ class Part:
     pieces: tuple[Piece, ...] = ()
     recorded: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     embedded: bool = False
+    needed: frozenset[str] = frozenset()
 
 
 @cache

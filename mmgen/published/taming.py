@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.errors import CheckpointError, ConfigError
-from mmgen.published.keymap import Rules, Target, count, load, rename, shape
+from mmgen.published.keymap import Rules, count, load, rename, shape
 from mmgen.published.options import refuse_contradictions
+from mmgen.published.renamed import Target
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
 
 WORDS = {

@@ -21,9 +21,9 @@ from mmgen.models.velocity import VelocityConfig, VelocityModel
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published.building import build
 from mmgen.published.keymap import count
-from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
+from mmgen.published.options import assumed, official, refuse_contradictions, refuse_other_ranks
 from mmgen.published.systems import Converted, Part, Shapes
-from mmgen.published.xar_keys import STACKS, our_tensors
+from mmgen.published.xar_keys import NEEDED, STACKS, our_tensors
 
 RANKS = {
     r".*_pos_embed_learned": 3,
@@ -70,8 +70,7 @@ PRESETS = {
 
 def recognise(shapes: Shapes) -> bool:
     """Whether these are the keys of an xAR file."""
-    needed = ("encoder_blocks.0.ada_lin.1.weight", "decoder_blocks.0.mlp.fc1_g.weight")
-    return all(key in shapes for key in (*needed, "z_proj_ln.weight", "time_embed.mlp.0.weight"))
+    return set(shapes) >= NEEDED
 
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
@@ -92,7 +91,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     config = configuration(chosen, classes, waves.shape[1])
     network = build(lambda: VelocityModel(config), our_tensors(tensors, config, where), where)
     sampling = sampling_of(chosen.encoder_embed_dim)
-    return Converted("transformer", network, chosen.img_size, sampling)
+    untold = assumed(chosen, {**found, **options}, ("vae_stride", "clusters"))
+    return Converted("transformer", network, chosen.img_size, sampling, assumed=untold)
 
 
 PARTS = (
@@ -104,6 +104,7 @@ PARTS = (
         recognise=recognise,
         convert=convert,
         component="transformer",
+        needed=NEEDED,
     ),
 )
 

@@ -10,10 +10,16 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError
 from mmgen.models.velocity import VelocityConfig
-from mmgen.published.keymap import rename
+from mmgen.published.keymap import refuse_halves, rename
 from mmgen.published.layouts import fuse, halves
 
 STACKS = ("encoder", "decoder")  # in series, both see every row
+NEEDED = frozenset(
+    {
+        *("encoder_blocks.0.ada_lin.1.weight", "decoder_blocks.0.mlp.fc1_g.weight"),
+        *("z_proj_ln.weight", "time_embed.mlp.0.weight"),
+    }
+)
 
 
 def _in_stack(name: str) -> Callable[[re.Match[str]], str]:
@@ -47,6 +53,7 @@ def our_tensors(
     Raises:
         CheckpointError: a key that xAR does not have, or queries, keys and values of another size.
     """
+    refuse_halves(tensors, ("fc1_g", "fc1_x"), where)
     found = rename(fuse(tensors, "fc1_g", "fc1_x", "inner", where), RULES, where)
     for name, tensor in found.items():
         if name.endswith(".places"):

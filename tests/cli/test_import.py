@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def test_models_is_quick_and_loads_nothing_heavy(python: Any, tmp_path: Path) ->
     loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
     assert done.code == 0 and not loaded & HEAVY
     heading, first, *_ = done.out.splitlines()
-    assert heading.split() == ["system", "name", "task", "size", "licence", "where"]
+    assert heading.split("  ")[0] == "system" and heading.rstrip().endswith("note")
     words = [
         "llamagen",
         "vq_ds16_c2i",
@@ -35,6 +36,7 @@ def test_models_is_quick_and_loads_nothing_heavy(python: Any, tmp_path: Path) ->
         "288",
         "MB",
         "MIT",
+        "-",
         "FoundationVision/LlamaGen",
     ]
     assert first.split() == words
@@ -51,6 +53,46 @@ def test_models_as_json(mmgen: Commands, tmp_path: Path) -> None:
     assert_one_sentence(done, "no task 'class-to-imag'; did you mean 'class-to-image'?")
 
 
+def test_models_of_one_system(mmgen: Commands, tmp_path: Path) -> None:
+    lines = mmgen("models", "seed", cwd=tmp_path).out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [
+        ["seed", "tokenizer-v2"],
+        ["seed", "tokenizer-v1"],
+    ]
+    assert "eva_vit_g.pth" in lines[1] and lines[1].split()[-1] == "1"
+    assert "note 1: eva_vit_g.pth: of LAVIS, BLIP-2" in lines
+    both = mmgen("models", "xar", "--task", "class-to-image", "--json", cwd=tmp_path)
+    assert [card["name"] for card in json.loads(both.out)] == ["xAR-B", "xAR-L", "xAR-H"]
+    done = mmgen("models", "sed", cwd=tmp_path)
+    assert_one_sentence(done, "no published system 'sed'; did you mean 'seed'?")
+    done = mmgen("models", "xar", "--task", "tokenizer", cwd=tmp_path)
+    assert_one_sentence(done, "Nothing of xar is for tokenizer; its tasks are: class-to-image.")
+
+
+CASE = Path(__file__).resolve().parents[1] / "goldens" / "llamagen-c2i-tiny"
+
+
+def test_a_whole_reference_case_may_be_the_configuration(mmgen: Commands, tmp_path: Path) -> None:
+    words = ("import", "llamagen", CASE / "weights.safetensors", "--config", CASE / "case.json")
+    done = mmgen(*words, "-o", "out", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == (
+        "It cannot draw yet: import it again together with vq_ds16_c2i.pt of "
+        "FoundationVision/LlamaGen or vq_ds16_t2i.pt of peizesun/llamagen_t2i."
+    )
+    said = mmgen("sample", "--model", "out", "--class", "1", cwd=tmp_path)
+    assert_one_sentence(said, "of only transformer cannot draw")
+    (tmp_path / "c.json").write_text('{"system": "llamagen", "config": 3}')
+    done = mmgen(*words[:3], "--config", "c.json", "-o", "no", cwd=tmp_path)
+    assert_one_sentence(done, "c.json must hold a mapping of option names to values")
+
+
+def test_a_checkpoint_is_no_pipeline(mmgen: Commands, tmp_path: Path) -> None:
+    (tmp_path / "x.pt").touch()
+    done = mmgen("sample", "--model", "x.pt", "--class", "1", cwd=tmp_path)
+    assert_one_sentence(done, "x.pt is a file", "`mmgen import SYSTEM x.pt --out FOLDER`")
+
+
 def _evil(path: Path) -> None:
     save(path, {"model": {"w": torch.ones(1)}, "x": Evil()})
 
@@ -60,6 +102,15 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
 
 
+def _zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "no pickle")
+
+
+def _broken_header(path: Path) -> None:
+    path.write_bytes((50).to_bytes(8, "little") + b"{not json" + b" " * 100)
+
+
 FILES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("evil.pt", _evil, "evil.pt asks for code that is not run ('posix.system')"),
     ("cut.pt", _cut, "cut.pt is damaged or no checkpoint"),
@@ -67,6 +118,9 @@ FILES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("folder", Path.mkdir, "folder is a folder; give the checkpoint file"),
     ("empty.pt", Path.touch, "empty.pt is empty"),
     ("missing.pt", lambda path: None, "There is no file missing.pt"),
+    ("text.pt", lambda path: path.write_text("some text"), "text.pt is damaged or no checkpoint"),
+    ("other.pt", _zip, "other.pt is damaged or no checkpoint"),
+    ("head.safetensors", _broken_header, "head.safetensors is damaged ("),
     ("strange.safetensors", lambda p: save_file({"w": torch.ones(1)}, p), "it holds 'w'"),
 ]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmgen.kernels.linear import FEW, Linear, linear
+from mmgen.kernels.linear import EXCHANGED, ONEDNN, Linear, linear
 
 
-@pytest.mark.parametrize("rows", [(1,), (3,), (2, 2), (1, 13), (4, 8), (3, 11), (40,)])
+@pytest.mark.parametrize("rows", [(1,), (2, 1), (3,), (2, 2), (1, 13), (4, 8), (40,), (3, 90)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_a_product_is_that_of_pytorch(rows: tuple[int, ...], biased: bool) -> None:
     torch.manual_seed(0)
@@ -25,8 +25,9 @@ def test_a_product_is_that_of_pytorch(rows: tuple[int, ...], biased: bool) -> No
         )
 
 
-def test_gradients_flow_where_they_are_asked_for() -> None:
-    x = torch.randn(FEW.start, 8, requires_grad=True)
+@pytest.mark.parametrize("rows", [EXCHANGED.start, ONEDNN.start])
+def test_gradients_flow_where_they_are_asked_for(rows: int) -> None:
+    x = torch.randn(rows, 8, requires_grad=True)
     Linear(8, 3)(x).sum().backward()
     assert x.grad is not None
 

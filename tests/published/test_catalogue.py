@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.utils import EntryNotFoundError, OfflineModeIsEnabled
 
 from mmgen.errors import UserError
-from mmgen.published.catalogue import COMPANIONS, SYSTEMS, cards, find_card, tasks
-from mmgen.published.hub import download
+from mmgen.published.catalogue import COMPANIONS, SYSTEMS, cards, find_card, tasks, tokenizers_for
+from mmgen.published.hub import PATIENCE, download
 from mmgen.published.systems import parts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,3 +118,38 @@ def test_without_a_network_the_reason_is_said(hub: dict[str, list[str]]) -> None
     with pytest.raises(UserError, match=r"offline mode is enabled.*HF_HUB_OFFLINE") as caught:
         download("emu3", "Emu3-VisionTokenizer")
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # a port at which nobody listens
+        taken.bind(("127.0.0.1", 0))
+        place = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", place)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("tried"))
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"^The hub does not give FoundationVision/LlamaGen \("):
+        download("llamagen", "vq_ds16_c2i")
+    assert time.monotonic() - started < 2 * PATIENCE
+
+
+def test_what_was_downloaded_before_needs_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda _, name: f"cache/{name}")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("tried"))
+    files = download("llamagen", "c2i_B_256")
+    assert files == [Path("cache/vq_ds16_c2i.pt"), Path("cache/c2i_B_256.pt")]
+
+
+def test_the_tokenizer_of_a_file() -> None:
+    def described(system: str, *files: str) -> list[str]:
+        return [card.described for card in tokenizers_for(system, files)]
+
+    assert described("llamagen", "c2i_B_256.pt") == ["vq_ds16_c2i.pt of FoundationVision/LlamaGen"]
+    # A name that nobody knows: whatever the system draws with.
+    assert described("llamagen", "mine.pt") == [
+        "vq_ds16_c2i.pt of FoundationVision/LlamaGen",
+        "vq_ds16_t2i.pt of peizesun/llamagen_t2i",
+    ]
+    assert described("nbp", "x.ckpt")[0] == "magvit2_ucf.pt of ShuhuaiRen/NBP-tokenizer-ucf"

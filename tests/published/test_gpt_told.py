@@ -113,7 +113,7 @@ def test_grouped_keys_are_told_by_the_rows() -> None:
     with pytest.raises(ConfigError, match="1280 rows of queries, keys and values, which 8 heads"):
         images({"n_head": 8}, **grouped)
     uneven = {**grouped, "layers.1.attention.wqkv.weight": (3 * 768, 768)}
-    with pytest.raises(UserError, match=r"other sizes \('backbone.blocks.1.attention.qkv.weight'"):
+    with pytest.raises(UserError, match=r"other sizes \('layers.1.attention.wqkv.weight'"):
         images({}, **uneven)
     with pytest.raises(UserError, match="of unequal shapes"):
         images({}, **{"layers.1.feed_forward.w1.weight": (9, 768)})

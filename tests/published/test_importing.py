@@ -11,16 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from fake_systems import PARTS, official_weights, save, tokenizer
+from fake_systems import PARTS, generator, official_weights, save, tokenizer
 from safetensors.torch import save_file
+from small_cases import small_case
 
 from mmgen.components import load_component
-from mmgen.errors import ConfigError, UserError
+from mmgen.errors import CheckpointError, ConfigError, UserError
 from mmgen.files import sha256_of
 from mmgen.pipeline import Pipeline
 from mmgen.pipeline_folder import read_info
-from mmgen.published import catalogue
+from mmgen.published import catalogue, importing
+from mmgen.published.catalogue import tokenizers_for
 from mmgen.published.importing import import_files
+from mmgen.published.systems import Converted, Part
+from mmgen.tokenizers_vis.quantizers import FSQConfig
 
 
 @pytest.fixture
@@ -57,7 +61,8 @@ def refused(system: str, files: list[Path], out: Path, **options: Any) -> str:
 
 
 def same_as_official(folder: Path) -> bool:
-    ours, expected = load_component(folder).state_dict(), tokenizer().state_dict()
+    made = generator() if folder.name == "transformer" else tokenizer()
+    ours, expected = load_component(folder).state_dict(), made.state_dict()
     return all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
@@ -185,11 +190,78 @@ def test_wrong_options_are_refused(
 
 
 def test_options_say_whose_they_are(vq: Path, gpt: Path, tmp_path: Path) -> None:
-    said = refused("apple", [vq, gpt], tmp_path / "out", ch=8)
-    assert "say whose option 'ch' is, such as transformer.ch=...; there are: vision, tran" in said
     # One component needs no name, and may have it.
     run("apple", [vq], tmp_path / "a", ch=8)
     run("apple", [vq], tmp_path / "b", vision={"ch": 8})
+    # Of several components, those that know an option get it.
+    assert "assumed" in "\n".join(run("apple", [vq, gpt], tmp_path / "c", ch=8))
+    said = run("apple", [vq, gpt], tmp_path / "d", rope_base=50.0, dropout=0.1, vision={"ch": 8})
+    assert not any(line.startswith("assumed") for line in said)
+    refusal = refused("apple", [vq, gpt], tmp_path / "out", ch=8, rope_bas=50.0)
+    assert refusal.endswith("has no option 'rope_bas'; did you mean 'rope_base'?")
+    assert str(vq) in refusal and str(gpt) in refusal
+    # Said of one component, it is that one's.
+    refusal = refused("apple", [vq, gpt], tmp_path / "out", vision={"rope_base": 50.0})
+    assert refusal.startswith(f"{vq} has no option 'rope_base'")
+    assert "check the configuration" in refused("apple", [vq, gpt], tmp_path / "out", ch=16)
+
+
+def test_pieces_that_were_not_made_for_each_other_are_refused(gpt: Path, tmp_path: Path) -> None:
+    changes = {"quantizer": FSQConfig(levels=(4, 4, 4))}
+    said = "64 codes, but the transformer was trained on 48"
+    weights = {f"vq.{key}": tensor for key, tensor in tokenizer(**changes).state_dict().items()}
+    other = save(tmp_path / "other.pt", weights)
+    known = (_tokenizer_with(changes), *PARTS[1:])
+    with pytest.raises(CheckpointError) as caught:
+        import_files("apple", [other, gpt], {}, tmp_path / "out", known)
+    assert str(caught.value) == (
+        f"{other} is not the tokenizer of {gpt} ({said}); give the one that it was trained with."
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_grid_and_the_tokenizer_make_the_size(gpt: Path, tmp_path: Path) -> None:
+    changes = {"patch_size": 8}
+    weights = {f"vq.{key}": tensor for key, tensor in tokenizer(**changes).state_dict().items()}
+    other, known = save(tmp_path / "other.pt", weights), (_tokenizer_with(changes), *PARTS[1:])
+    import_files("apple", [other, gpt], {}, tmp_path / "out", known)
+    assert read_info(tmp_path / "out").image_size == 48  # not what the transformer would assume
+
+
+def _tokenizer_with(changes: dict[str, Any]) -> Part:
+    def convert(tensors: Any, options: Any, where: str) -> Converted:
+        network = tokenizer(**changes)
+        return Converted("vision", network, 16)
+
+    return replace(PARTS[0], convert=convert)
+
+
+def test_what_was_assumed_is_said_and_kept(gpt: Path, tmp_path: Path) -> None:
+    said = run("apple", [gpt], tmp_path / "out")
+    assert "assumed, since gpt.pt does not tell: rope_base=100.0 (KEY=VALUE says another)" in said
+    assert "assumed rope_base=100.0" in read_info(tmp_path / "out").sources[0].notes
+    said = run("apple", [gpt], tmp_path / "told", rope_base=100)
+    assert not any(line.startswith("assumed") for line in said)
+
+
+def test_a_generator_alone_names_its_tokenizer(
+    gpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("apple", [gpt], tmp_path / "out")[-1] == (
+        "It cannot draw yet: import it again together with its visual tokenizer."
+    )
+    monkeypatch.setattr(importing, "tokenizers_for", lambda *_: tokenizers_for("xar", []))
+    assert run("apple", [gpt], tmp_path / "again")[-1] == (
+        "It cannot draw yet: import it again together with kl16.safetensors of jadechoghari/mar."
+    )
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    for value in (float("nan"), float("inf")):
+        weights = official_weights()
+        weights["vq.decoder.conv_in.weight"].view(-1)[3] = value
+        said = refused("apple", [save(tmp_path / "x.pt", weights)], tmp_path / "out")
+        assert "holds 'vq.decoder.conv_in.weight' with values that are not finite" in said
 
 
 def test_what_a_checkpoint_records_counts_unless_said_otherwise(tmp_path: Path) -> None:
@@ -234,3 +306,29 @@ def test_sources_survive_saving(vq: Path, tmp_path: Path) -> None:
 def test_an_unnamed_option_of_a_mapping_is_not_a_component(vq: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no option 'visoin'"):
         run("apple", [vq], tmp_path / "out", visoin={"ch": 8})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("nbp-ntp-tiny", {"latent_grid": [2, 3, 3]}, 24),  # 8 pixels a token
+        ("nbp-ntp-tiny", {}, 128),  # as published
+        ("larp-tokenizer-tiny", {}, 16),
+        ("llamagen-c2i-tiny", {}, 64),  # 16 pixels a token
+    ],
+)
+def test_the_size_of_pictures_is_that_of_their_tokens(
+    name: str, options: dict[str, Any], size: int, tmp_path: Path
+) -> None:
+    case = small_case(name)
+    path = tmp_path / "x.safetensors"
+    save_file(case.checkpoint.tensors, path)
+    import_files(case.system, [path], {**case.config, **options}, tmp_path / "out")
+    assert read_info(tmp_path / "out").image_size == size
+
+
+def test_a_clip_has_the_size_that_its_tokenizer_makes_of_its_grid() -> None:
+    video, drawing = Converted("vision", tokenizer(), 16), generator()
+    drawing.config = replace(drawing.config, grid=(2, 5, 5))
+    drawn = Converted("transformer", drawing)
+    assert importing._image_size([video, drawn]) == 20
