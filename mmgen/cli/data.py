@@ -59,9 +59,7 @@ def check(
         source = open_any(path, Columns(image_column, caption_column))
         found = inspect(source, update)
     replaced = " (replaced)" if out.exists() else ""
-    if found.good:
-        _write_sheet(found, out)
-    sheet = str(out) if found.good else None
+    sheet = str(out) if _write_sheet(found, out) else None
     if as_json:
         typer.echo(json.dumps({**found.to_dict(), "sheet": sheet}, indent=2, ensure_ascii=False))
     else:
@@ -109,15 +107,16 @@ def _check_share(allow_bad: float) -> None:
         raise UserError(f"--allow-bad is {allow_bad:g}; give a share from 0 to 1.")
 
 
-def _write_sheet(found: Findings, out: Path) -> None:
-    """Lay out the small pictures that were kept, each above its first caption."""
+def _write_sheet(found: Findings, out: Path) -> bool:
+    """Lay out the small pictures that were kept, each above its first caption, if there are any."""
     from mmgen.sample.pictures import grid, save_picture
 
     shown = [(look.thumbnail, look) for look in found.good if look.thumbnail is not None]
-    if not shown:  # all that were meant for it were bad
-        return
+    if not shown:
+        return False
     labels = [look.captions[0].text if look.captions else look.key for _, look in shown]
     save_picture(grid([image for image, _ in shown], labels=labels), out, {"data": found.name})
+    return True
 
 
 @app.command()

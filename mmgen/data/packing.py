@@ -53,7 +53,10 @@ def pack(
         DataError: too many samples are bad.
         UserError: the folder is not empty or cannot be written.
     """
-    for name, size in (("shard_size", shard_size), ("image_size", image_size or 1)):
+    for name, size in (
+        ("shard_size", shard_size),
+        ("image_size", 1 if image_size is None else image_size),
+    ):
         if size < 1:
             raise ConfigError(f"{name} must be at least 1, not {size}.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
