@@ -43,7 +43,7 @@ def check(
     caption_column: CaptionColumn = None,
 ) -> None:
     """Say what is in a data set. Exit code 1 if too many samples are bad."""
-    from mmgen.cli.places import check_place, is_picture_file
+    from mmgen.cli.places import check_place, check_share, is_picture_file
     from mmgen.data.inspect import inspect
     from mmgen.data.reports import refuse_many_bad
     from mmgen.data.sources import open_any
@@ -51,7 +51,7 @@ def check(
     from mmgen.errors import DataError
     from mmgen.progress import progress_of
 
-    _check_share(allow_bad)
+    check_share(allow_bad)
     if not is_picture_file(out):
         raise UserError(f"{out} does not name a picture; end it in .png.")
     check_place(out)
@@ -88,23 +88,18 @@ def pack(
     caption_column: CaptionColumn = None,
 ) -> None:
     """Write a data set as WebDataset shards. What is bad is left out and named."""
-    from mmgen.cli.places import check_folder
+    from mmgen.cli.places import check_folder, check_share
     from mmgen.data.packing import pack as write
     from mmgen.data.sources import open_any
     from mmgen.data.tables import Columns
     from mmgen.progress import progress_of
 
-    _check_share(allow_bad)
+    check_share(allow_bad)
     check_folder(out)
     with progress_of("Packing") as update:
         source = open_any(path, Columns(image_column, caption_column))
         done = write(source, out, shard_size, image_size, allow_bad, update)
     typer.echo(f"Wrote {done.count} pictures to {done.name}. {done.report}")
-
-
-def _check_share(allow_bad: float) -> None:
-    if not 0 <= allow_bad <= 1:
-        raise UserError(f"--allow-bad is {allow_bad:g}; give a share from 0 to 1.")
 
 
 def _write_sheet(found: Findings, out: Path) -> bool:
