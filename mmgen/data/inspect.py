@@ -168,7 +168,7 @@ def look_at(source: Source, index: int, thumbnail: bool = False) -> Look:
         notes.append("not square: only the middle is used")
     digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
     small = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)) if thumbnail else None
-    key = source.keys[index]
+    key = source.key(index)
     return Look(key, "", picture.size, form, tuple(notes), captions, digest, small)
 
 

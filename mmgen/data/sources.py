@@ -95,7 +95,11 @@ class Source:
         """
         # First the captions, since they cost less to refuse.
         captions = self.captions(index)
-        return Sample(self._entries[index].key, self.picture(index), captions)
+        return Sample(self.key(index), self.picture(index), captions)
+
+    def key(self, index: int) -> str:
+        """The key of one sample."""
+        return self._entries[index].key
 
     @property
     def captioned(self) -> bool:
@@ -116,7 +120,7 @@ class Source:
         Raises:
             BadSample: it cannot be used.
         """
-        return open_picture(self.encoded(index), self._entries[index].key)
+        return open_picture(self.encoded(index), self.key(index))
 
     def encoded(self, index: int) -> bytes:
         """The picture of one sample as it was written.

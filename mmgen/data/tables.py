@@ -222,7 +222,8 @@ class _Parquet:
             from pyarrow import parquet
         except ImportError:
             raise _needed(str(file), "pyarrow") from None
-        self.name, self.root = str(file), file.parent
+        self.name = str(file)
+        self.root: Path | None = file.parent
         try:
             with parquet.ParquetFile(file) as opened:
                 meta, self.names = opened.metadata, list(opened.schema_arrow.names)
@@ -232,7 +233,7 @@ class _Parquet:
             ) from None
         self.state = Span(file).state
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
-        self._starts = [0, *accumulate(sizes)]
+        self._starts: list[int] = [0, *accumulate(sizes)]
         self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -277,7 +278,7 @@ class _Dataset:
             if isinstance(feature, datasets.Image):
                 data = data.cast_column(column, datasets.Image(decode=False))
         self.name, self.root, self.names = name, root, list(data.column_names)
-        self.state = str(data._fingerprint)  # datasets' own hash of rows and changes
+        self.state: object = str(data._fingerprint)  # datasets' own hash of rows and changes
         # A view of each column, so that reading a cell does not decode its row.
         plain = data.with_format(None)
         self._columns = {column: plain.select_columns([column]) for column in self.names}

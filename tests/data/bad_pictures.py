@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ GOOD = {
     "animated.gif": "animated: only the first frame is used",
     "cmyk.jpg": "in CMYK: converted to RGB",
     "link.png": "",
+    "n\\xf6.png": "",  # a name that is no UTF-8
     "palette.png": "transparent: laid over white",
     "sixteen.png": "of 16 bits: reduced to 8",
     "turned.jpg": "turned upright as their EXIF says",
@@ -35,6 +37,8 @@ def write_bad_pictures(folder: Path, outside: Path) -> Path:
     folder.mkdir(parents=True)
     outside.mkdir(parents=True)
     for name in (*GOOD, *BAD):
+        if "\\" in name:
+            continue
         (folder / name).with_suffix(".txt").write_text(f"about {name}", encoding="utf-8")
     (folder / "elsewhere.txt").unlink()
     red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
@@ -44,6 +48,9 @@ def write_bad_pictures(folder: Path, outside: Path) -> Path:
     (folder / "link.png").symlink_to(outside / "real.png")
     (folder / "dangling.png").symlink_to(outside / "gone.png")
     (folder / "elsewhere").symlink_to(outside)
+    latin = os.fsdecode(bytes(folder) + b"/n\xf6")
+    red.save(f"{latin}.png")
+    Path(f"{latin}.txt").write_text("a latin name")
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 0, 0, 255])
     palette.save(folder / "palette.png", transparency=1)

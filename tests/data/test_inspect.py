@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_nothing_is_lost(found: Findings) -> None:
     assert all(name in said for name in BAD)
     assert "arabic 1" in said and "emoji 1" in said and "1 animated" in said
     assert found.to_dict()["captions"]["scripts"]["latin"] == len(GOOD)
+    assert json.dumps(found.to_dict(), ensure_ascii=False).encode("utf-8") and said.encode("utf-8")
 
 
 def test_odd_pictures_look_as_they_should(folder: Path) -> None:
