@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmgen.config import from_dict
 from mmgen.data.pictures import BadSample
 from mmgen.data.sources import Source, open_source
@@ -187,9 +189,11 @@ def tokenizer_recipe(
 
 
 def prompts_of(source: Source) -> tuple[str, ...]:
-    """Some captions of the data, evenly spaced, each once."""
+    """Some captions of the data, each once, always the same ones."""
+    # Not evenly spaced: sorted names repeat, and all would be circles.
+    order = np.random.default_rng(0).permutation(len(source))[: 8 * PROMPTS]
     found: list[str] = []
-    for index in _spread(len(source), 8 * PROMPTS):
+    for index in order.tolist():
         try:
             captions = source.captions(index)
         except BadSample:
@@ -198,7 +202,7 @@ def prompts_of(source: Source) -> tuple[str, ...]:
         text = " ".join(heaviest.text[:400].split())[:100].strip()
         if text and text not in found:
             found.append(text)
-    return tuple(found[i] for i in _spread(len(found), PROMPTS))
+    return tuple(found[:PROMPTS])
 
 
 def _fine_tuned(wish: Wish, start: str, source: Source, out: str) -> GeneratorRecipe:
