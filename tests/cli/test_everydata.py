@@ -83,6 +83,15 @@ def test_one_line_makes_a_pipeline(mmgen: Commands, tiny: Path, place: Path) -> 
     assert (done.code, done.out) == (0, "a.png\n")
 
 
+def test_tokenizer_check_allows_what_it_is_told(mmgen: Commands, tiny: Path, place: Path) -> None:
+    spoil(place)
+    words = ("tokenizer", "check", tiny, "my/pictures", "--allow-bad")
+    assert_one_sentence(mmgen(*words, "0.01", cwd=place), "more than 1%", "--allow-bad")
+    assert_one_sentence(mmgen(*words, "-1", cwd=place), "--allow-bad is -1; give a share")
+    done = mmgen(*words, "0.1", cwd=place)
+    assert done.code == 0 and "Skipped 1 bad of 13" in done.out
+
+
 def replace_out(done: object) -> object:
     """The plan is told before the pictures are read; what matters here is the sentence."""
     return type(done)(done.code, "", done.err)  # type: ignore[attr-defined, call-arg]

@@ -55,7 +55,7 @@ def test_prompts_and_their_length_come_from_the_captions(tmp_path: Path) -> None
     assert all(prompt.startswith("thing ") for prompt in recipe.preview_prompts)
     assert recipe == generator_recipes(Wish(str(folder)))[1]
     for i, file in enumerate(sorted(folder.glob("*.txt"))):
-        file.write_text(f"{'red blue green black'.split()[i // 10]} {i % 10}")
+        file.write_text(f"{['red', 'blue', 'green', 'black'][i // 10]} {i % 10}")
     regular = generator_recipes(Wish(str(folder)))[1].preview_prompts
     assert len({prompt.split()[1] for prompt in regular}) > 2  # not every tenth
     assert recipe.text.max_length == 16

@@ -266,6 +266,11 @@ def test_held_out_pictures_in_batches(pictures: Path, tmp_path: Path) -> None:
     assert list(allowing.bad) == ["03.png"]
     with pytest.raises(DataError):
         list(held_out_pixels(ImageTextDataset(spoilt, 8), 4))
+    for file in spoilt.glob("*.png"):
+        file.unlink()
+        file.symlink_to("nowhere")
+    with pytest.raises(DataError, match="None is left"):
+        list(readable(ImageTextDataset(spoilt, 8, limit_bad=1.0)))
 
 
 # -- epochs ------------------------------------------------------------------------------------
