@@ -109,8 +109,9 @@ class Pipeline:
         """Load a pipeline.
 
         Args:
-            name_or_folder: a folder, or the name of a shipped pipeline (None: the default one). A
-                bare name never reaches the network.
+            name_or_folder: a folder, the name of a shipped pipeline (None: the default one), or a
+                published checkpoint of `mmgen models` as "SYSTEM/NAME", which is downloaded and
+                imported at its first use. A name without a slash never reaches the network.
             text_encoder: folder of the T5 encoder that published text-to-image weights were
                 trained with, if the pipeline's folder holds none; a name such as
                 "google/flan-t5-xl" is fetched from the Hugging Face hub.

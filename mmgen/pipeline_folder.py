@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmgen.config import from_dict
 from mmgen.errors import CheckpointError, ConfigError, UserError, suggestion
 from mmgen.files import read_json
+from mmgen.published.catalogue import SYSTEMS, find_card
 
 if TYPE_CHECKING:
     from mmgen.models.conditional import ConditionalModel
@@ -117,10 +118,11 @@ def shipped_pipelines() -> list[str]:
 
 
 def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
-    """The folder of a pipeline, given as a folder or by the name of a shipped one.
+    """The folder of a pipeline, given as a folder, by name, or as a published SYSTEM/NAME.
 
     Raises:
         CheckpointError: there is none, or it may not be read.
+        UserError: the published checkpoint is not known, or the hub does not give it.
     """
     name = DEFAULT if name_or_folder is None else str(name_or_folder)
     names = shipped_pipelines()
@@ -142,6 +144,11 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
             f"make a pipeline of it with `mmgen import SYSTEM {name} --out FOLDER` (SYSTEM: see "
             "`mmgen models`)."
         )
+    system, slash, entry = name.partition("/")
+    if slash and system in SYSTEMS:
+        from mmgen.published.fetching import published_folder
+
+        return published_folder(find_card(system, entry))
     known = suggestion(name, names) if names else "; give the folder of one."
     raise CheckpointError(f"There is no pipeline '{name}'{known}")
 

@@ -17,6 +17,7 @@ from mmgen.cli import (
     models,
     orders,
     sample,
+    show,
     tokenizer,
     train,
 )
@@ -39,6 +40,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.command("import")(importing.import_)
 app.add_typer(exporting.app, name="export")
 app.command("models")(models.models)
+app.command("show")(show.show)
 app.add_typer(bench.app, name="bench")
 app.command("orders")(orders.orders)
 app.command("doctor")(doctor.doctor)

@@ -1,4 +1,4 @@
-"""`mmgen models`: published checkpoints that `mmgen import` reads."""
+"""`mmgen models`: the shipped pipeline, and published checkpoints that `mmgen import` reads."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def models(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything known, as JSON.")] = False,
 ) -> None:
-    """List published checkpoints and how to import them."""
+    """List the shipped pipeline, and published checkpoints and how to import them."""
     chosen = _chosen(system, task)
     if as_json:
-        described = [{**asdict(card), "import": card.import_line} for card in chosen]
+        described = [{**asdict(card), "import": _import_line(card)} for card in chosen]
         typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
     for line in table(chosen):
@@ -40,12 +40,13 @@ def _chosen(system: str | None, task: str | None) -> list[Card]:
     """
     from mmgen.errors import UserError, suggestion
     from mmgen.published.catalogue import SYSTEMS, cards, refuse_system, tasks
+    from mmgen.showing import SHIPPED, shipped_cards
 
     if system is not None:
-        refuse_system(system, SYSTEMS)
+        refuse_system(system, (SHIPPED, *SYSTEMS))
     if task is not None and task not in tasks():
         raise UserError(f"There is no task '{task}'{suggestion(task, tasks())}")
-    own = [card for card in cards() if system in (None, card.system)]
+    own = [card for card in (*shipped_cards(), *cards()) if system in (None, card.system)]
     chosen = [card for card in own if task in (None, card.task)]
     if not chosen:
         there = ", ".join(dict.fromkeys(card.task for card in own))
@@ -58,7 +59,7 @@ def table(chosen: list[Card]) -> list[str]:
     notes = list(dict.fromkeys(card.note for card in chosen if card.note))
     rows = [("system", "name", "task", "size", "licence", "goes with", "where", "note")]
     for card in chosen:
-        where = card.repository or f"not on the hub: {' '.join(card.files)}"
+        where = card.repository or _elsewhere(card)
         beside = " ".join((card.tokenizer, *card.beside)).strip() or "-"
         note = str(notes.index(card.note) + 1) if card.note else ""
         size, licence = _size(card.megabytes), card.licence or "not stated"
@@ -67,7 +68,18 @@ def table(chosen: list[Card]) -> list[str]:
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)).rstrip() for row in rows]
     lines += ["", "goes with: the tokenizer, or files from elsewhere, that it needs beside it"]
     lines += [f"note {i}: {note}" for i, note in enumerate(notes, start=1)]
-    return [*lines, "", f"Import one so: {chosen[0].import_line}"]
+    published = [line for card in chosen if (line := _import_line(card))]
+    return [*lines, "", f"Import one so: {published[0]}"] if published else lines
+
+
+def _import_line(card: Card) -> str | None:
+    from mmgen.showing import SHIPPED
+
+    return None if card.system == SHIPPED else card.import_line
+
+
+def _elsewhere(card: Card) -> str:
+    return f"not on the hub: {' '.join(card.files)}" if card.files else "here"
 
 
 def _size(megabytes: int | None) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-REASONS = ("needs published weights", "needs the network", "needs a card", "takes hours")
+REASONS = ("needs published weights", "needs the network", "needs a card", "takes minutes")
 _MARK = re.compile(r"<!-- not run: (.*) -->")
 
 

@@ -56,6 +56,13 @@ def test_help_is_quick_and_loads_nothing_heavy(
     assert "Usage:" in done.out and "╭" not in done.out
 
 
+@pytest.mark.parametrize("words", [["show", "emoji-64"], ["show", "xar/xAR-B"], ["models"]])
+def test_cards_need_no_torch(words: list[str], python: Any, tmp_path: Path) -> None:
+    done = python("-X", "importtime", "-m", "mmgen", *words, cwd=tmp_path)
+    loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert done.code == 0 and done.out and "typer" in loaded and not loaded & HEAVY
+
+
 def test_the_version_is_told(python: Any, tmp_path: Path) -> None:
     done = python("-m", "mmgen", "--version", cwd=tmp_path)
     assert (done.code, done.out, done.err) == (0, f"{__version__}\n", "")
