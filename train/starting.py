@@ -9,12 +9,8 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mmgen.config import from_dict
-from mmgen.data.pictures import BadSample
 from mmgen.data.sources import Source, open_source
 from mmgen.data.tables import ANY, Columns
 from mmgen.errors import ConfigError, suggestion
@@ -35,9 +31,9 @@ from mmgen.tokenizers_vis.losses import TokenizerLossConfig
 from mmgen.tokenizers_vis.perceptual import PACKAGES
 from mmgen.tokenizers_vis.quantizers import FSQConfig
 from mmgen.train.datasets import DataConfig
+from mmgen.train.fitting import prompts_of, schedule_for, text_length
 from mmgen.train.generator_task import UNITS, GeneratorRecipe, TextConfig
 from mmgen.train.pipelines import pipeline_folder, tokenizer_folder
-from mmgen.train.recipe import TrainConfig
 from mmgen.train.tokenizer_task import TokenizerRecipe
 
 TRAIN = "train"  # as a tokenizer: train one first
@@ -46,8 +42,6 @@ LEAST_GRID = 4  # tokens a side below which the shipped tokenizer shows next to 
 MOST_GRID = 16  # tokens a side up to which a generator of these sizes learns in hours
 HELD_OUT, MOST_HELD_OUT = 0.05, 500
 FEWEST_TO_SPLIT = 8  # pictures below which none is held out
-PROMPTS = 4
-READ_CAPTIONS = 1000  # captions that are looked at to see how long they are
 
 
 @dataclass(frozen=True)
@@ -140,11 +134,11 @@ def generator_recipes(wish: Wish) -> tuple[TokenizerRecipe | None, GeneratorReci
         first = tokenizer_recipe(wish, f"{out}/tokenizer", size)
         tokenizer = f"{first.train.out}/final"
     recipe = GeneratorRecipe(
-        train=_schedule(source, out, 32, 15, (500, 6000), wish.chosen.learning_rate),
+        train=schedule_for(source, out, 32, 15, (500, 6000), wish.chosen.learning_rate),
         data=_data(wish, source, size),
         tokenizer=tokenizer,
         name=wish.name,
-        text=TextConfig(max_length=_text_length(source)),
+        text=TextConfig(max_length=text_length(source)),
         backbone=wish.chosen.backbone,
         logit_width=wish.chosen.logit_width,
         units=UNITS,
@@ -180,29 +174,12 @@ def tokenizer_recipe(
         model = _new_tokenizer(size, wish.chosen.widths)
     loss = TokenizerLossConfig(l1=1.0, l2=0.5, gradient=0.25, perceptual=_perceptual())
     return TokenizerRecipe(
-        train=_schedule(source, out or wish.out_of("tokenizer"), 16, 8, (500, 3000), rate),
+        train=schedule_for(source, out or wish.out_of("tokenizer"), 16, 8, (500, 3000), rate),
         data=_data(wish, source, size, generator=False),
         model=model,
         loss=loss,
         init=init,
     )
-
-
-def prompts_of(source: Source) -> tuple[str, ...]:
-    """Some captions of the data, each once, always the same ones."""
-    # Not evenly spaced: sorted names repeat, and all would be circles.
-    order = np.random.default_rng(0).permutation(len(source))[: 8 * PROMPTS]
-    found: list[str] = []
-    for index in order.tolist():
-        try:
-            captions = source.captions(index)
-        except BadSample:
-            continue
-        heaviest = max(captions, key=lambda caption: caption.weight)
-        text = " ".join(heaviest.text[:400].split())[:100].strip()
-        if text and text not in found:
-            found.append(text)
-    return tuple(found[:PROMPTS])
 
 
 def _fine_tuned(wish: Wish, start: str, source: Source, out: str) -> GeneratorRecipe:
@@ -216,7 +193,7 @@ def _fine_tuned(wish: Wish, start: str, source: Source, out: str) -> GeneratorRe
         raise ConfigError(f"{start} was imported; only pipelines that mmgen trained can be tuned.")
     config = from_dict(UnifiedConfig, data, str(transformer))
     return GeneratorRecipe(
-        train=_schedule(source, out, 32, 15, (300, 4000), FINE_TUNING_RATE),
+        train=schedule_for(source, out, 32, 15, (300, 4000), FINE_TUNING_RATE),
         data=_data(wish, source, info.image_size),
         tokenizer=start,
         name=wish.name,
@@ -302,50 +279,3 @@ def _data(wish: Wish, source: Source, size: int, generator: bool = True) -> Data
         image_column=wish.columns.picture,
         caption_column=wish.columns.caption if generator else None,
     )
-
-
-def _schedule(
-    source: Source,
-    out: str,
-    most_in_batch: int,
-    passes: int,
-    steps: tuple[int, int],
-    learning_rate: float,
-) -> TrainConfig:
-    """Steps for so many passes over the data, within limits: minutes for 40 pictures on a CPU.
-
-    The batch is a power of two and at most half of the pictures, so that bad ones may go.
-    """
-    batch = min(most_in_batch, 1 << max(0, (len(source) // 2).bit_length() - 1))
-    count = min(steps[1], max(steps[0], round(passes * len(source) / batch)))
-    values: dict[str, Any] = {
-        "steps": count,
-        "out": out,
-        "batch_size": batch,
-        "learning_rate": learning_rate,
-        "min_learning_rate": round(learning_rate / 40, 8),
-        "warmup_steps": min(100, count // 10),
-        "ema_decay": round(1 - 10 / count, 4),
-        "log_every": max(1, count // 50),
-        "eval_every": count // 5,
-        "preview_every": count // 5,
-        "save_every": count // 10,
-    }
-    return TrainConfig(**values)
-
-
-def _text_length(source: Source) -> int:
-    """Ids of text that hold nearly every caption: about three bytes are one."""
-    lengths = []
-    for index in _spread(len(source), READ_CAPTIONS):
-        try:
-            lengths += [len(caption.text.encode()) for caption in source.captions(index)]
-        except BadSample:
-            continue
-    usual = sorted(lengths)[len(lengths) * 95 // 100] if lengths else 0
-    return min(64, max(16, -(-(usual // 3 + 2) // 8) * 8))
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` evenly spaced numbers below `count`."""
-    return sorted({i * count // most for i in range(most)}) if count > most else list(range(count))
