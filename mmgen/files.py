@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,47 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise _unwritable(target, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`; on success flush it and rename it to `target`.
+
+    If the block raises, `target` keeps what it held and the new folder is removed.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    place = target.parent / f".partial-{target.name}-{os.getpid()}"
+    try:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        yield place
+        for path in [*place.rglob("*"), place]:
+            flush(path)
+        if target.exists():
+            remove_folder(target)
+        place.rename(target)
+        flush(target.parent)
+    except OSError as error:
+        raise unwritable_folder(target, error) from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def unwritable_folder(target: Path, error: Exception) -> UserError:
+    """What to say of a folder that could not be written."""
+    return UserError(
+        f"Cannot write {target} ({error}); see that the disk has room and is writable."
+    )
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: first out of sight, so that a kill in the middle leaves no half of it."""
+    hidden = path.parent / f".partial-old-{path.name}-{os.getpid()}"
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

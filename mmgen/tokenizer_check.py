@@ -115,6 +115,7 @@ def check_tokenizer(
     limit: int,
     progress: Callable[[int, int], None],
     device: str | None = None,
+    allow_bad: float = 0.01,
 ) -> TokenizerCheck:
     """Reconstruct pictures or clips and measure.
 
@@ -125,6 +126,7 @@ def check_tokenizer(
         limit: most pictures or clips, at least 1.
         progress: called with pictures done and pictures in all.
         device: where it runs; None: see `usable_device`.
+        allow_bad: share of pictures that may be bad (of clips: any).
 
     Raises:
         UserError: the device, the model, the data or the size cannot be used.
@@ -136,7 +138,11 @@ def check_tokenizer(
     if size < SSIM_WINDOW:
         raise UserError(f"SSIM needs pictures of {SSIM_WINDOW} pixels a side or more, not {size}.")
     moving = isinstance(tokenizer, CLIPS)
-    samples = _clips(tokenizer, data, size) if moving else _pictures(tokenizer, data, size)
+    samples: ClipSet | ImageTextDataset
+    if moving:
+        samples = _clips(tokenizer, data, size)
+    else:
+        samples = _pictures(tokenizer, data, size, allow_bad)
     total = min(limit, len(samples))
     codebook_size = tokenizer.codebook_size
     usage = CodebookUsage(codebook_size, window=total) if codebook_size else None
@@ -198,10 +204,10 @@ def _padded(row: Tensor, columns: int) -> Tensor:
     return torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])])  # white
 
 
-def _pictures(tokenizer: Any, data: str, size: int) -> ImageTextDataset:
+def _pictures(tokenizer: Any, data: str, size: int, allow_bad: float) -> ImageTextDataset:
     tokenizer.grid_for((size, size))
     source = open_source(data, captioned=False)
-    return ImageTextDataset(source, image_size=size, drop_caption=0.0)
+    return ImageTextDataset(source, image_size=size, drop_caption=0.0, limit_bad=allow_bad)
 
 
 def _clips(tokenizer: Any, data: str, size: int) -> ClipSet:

@@ -9,7 +9,6 @@ Nothing is pickled.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -24,7 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmgen.errors import CheckpointError, ConfigError, UserError
-from mmgen.files import flush, read_json, sha256_of, write_json, write_text
+from mmgen.files import (
+    read_json,
+    remove_folder,
+    sha256_of,
+    unwritable_folder,
+    write_json,
+    write_text,
+)
+from mmgen.files import replacing_folder as replacing_any_folder
 from mmgen.train.recipe import difference, dump, fingerprint, load_recipe
 
 MANIFEST = "manifest.json"
@@ -111,7 +118,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
         write_json(place / MANIFEST, {"format": FORMAT, "files": _describe(place)})
     older = sorted((s for s in _steps(folder) if s < step), reverse=True)
     for old in older[keep_last - 1 :]:
-        _remove(folder / f"step-{old}")
+        remove_folder(folder / f"step-{old}")
     return target
 
 
@@ -151,23 +158,11 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     Raises:
         UserError: the files cannot be written.
     """
-    place = target.parent / f".partial-{target.name}-{os.getpid()}"
     try:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        yield place
-        for path in [*place.rglob("*"), place]:
-            flush(path)
-        if target.exists():
-            _remove(target)
-        place.rename(target)
-        flush(target.parent)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"Cannot write {target} ({error}); see that the disk has room and is writable."
-        ) from None
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        with replacing_any_folder(target) as place:
+            yield place
+    except SafetensorError as error:
+        raise unwritable_folder(target, error) from None
 
 
 def _compare(out: Path, recipe: Any) -> None:
@@ -227,14 +222,6 @@ def _fault(path: Path) -> str | None:
         if not file.is_file() or file.stat().st_size != size or sha256_of(file) != digest:
             return f"{name} is missing or damaged"
     return None
-
-
-def _remove(path: Path) -> None:
-    # First out of sight, so that a kill in the middle leaves no half checkpoint behind.
-    hidden = path.parent / f".partial-old-{path.name}-{os.getpid()}"
-    shutil.rmtree(hidden, ignore_errors=True)
-    path.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mmgen.data.dataset import ImageTextDataset, Item
 from mmgen.data.pictures import BadSample
+from mmgen.data.sources import Source, open_source
+from mmgen.data.tables import Columns
 from mmgen.errors import ConfigError, DataError
 
 
@@ -18,11 +20,16 @@ class DataConfig:
     """Where pictures and captions come from.
 
     Args:
-        train: folder, tar shard or brace range (`data/emoji/train-{0000..0003}.tar`).
-        val: held-out pictures of the same kinds; none: nothing is evaluated.
+        train: folder, tar shards (`data/emoji/train-{0000..0003}.tar`), parquet files, or a folder
+            of HuggingFace's `save_to_disk`.
+        val: held-out pictures of the same kinds; none: see `held_out`.
         image_size: pixels a side after resizing and cropping.
         drop_caption: probability of an empty caption, for guidance.
         limit_bad: share of samples that may be unusable; above it, training stops.
+        held_out: share of `train` that is kept for evaluation where there is no `val`; 0: nothing
+            is evaluated.
+        image_column: of a table; none: the first known name.
+        caption_column: of a table; none: the first known name.
     """
 
     train: str
@@ -30,21 +37,57 @@ class DataConfig:
     image_size: int = 64
     drop_caption: float = 0.1
     limit_bad: float = 0.01
+    held_out: float = 0.0
+    image_column: str | None = None
+    caption_column: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no share."""
+        """Refuse what is no share, and two sources of held-out pictures."""
         for name in ("drop_caption", "limit_bad"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"data.{name} must be in [0, 1], not {getattr(self, name)}.")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"data.held_out must be in [0, 1), not {self.held_out}.")
+        if self.val is not None and self.held_out:
+            raise ConfigError("data.val and data.held_out both name pictures; leave one out.")
 
 
-def open_split(config: DataConfig, place: str) -> ImageTextDataset:
-    """Open one split of a recipe's data."""
+def open_train(config: DataConfig, captioned: bool = True) -> ImageTextDataset:
+    """The pictures that a recipe trains on.
+
+    Args:
+        config: of the recipe.
+        captioned: False: the pictures alone are read, and need no captions.
+    """
+    source = _source(config, config.train, captioned)
+    return _dataset(config, source.split(config.held_out)[0] if config.held_out else source)
+
+
+def open_held_out(config: DataConfig, captioned: bool = True) -> ImageTextDataset | None:
+    """The pictures that a recipe evaluates on, if there are any; arguments as in `open_train`."""
+    if config.val is not None:
+        return _dataset(config, _source(config, config.val, captioned))
+    if not config.held_out:
+        return None
+    source = _source(config, config.train, captioned)
+    held = source.split(config.held_out)[1]
+    # As many as in the whole: of two pictures one would be half.
+    return _dataset(config, held, min(1.0, config.limit_bad * len(source) / len(held)))
+
+
+def _source(config: DataConfig, place: str, captioned: bool) -> Source:
+    columns = Columns(config.image_column, config.caption_column if captioned else None)
+    return open_source(place, captioned, columns)
+
+
+def _dataset(
+    config: DataConfig, source: Source, limit_bad: float | None = None
+) -> ImageTextDataset:
     return ImageTextDataset(
-        place,
+        source,
         image_size=config.image_size,
         drop_caption=config.drop_caption,
-        limit_bad=config.limit_bad,
+        limit_bad=config.limit_bad if limit_bad is None else limit_bad,
     )
 
 
@@ -52,20 +95,18 @@ def readable(dataset: ImageTextDataset) -> Iterator[Item]:
     """Yield all samples that can be used, in order; the others are counted in `dataset.bad`.
 
     Raises:
-        DataError: more are bad than the data set allows.
+        DataError: more are bad than the data set allows, or all.
     """
     for index in range(len(dataset)):
         try:
             item = dataset[index]
         except BadSample as error:
             dataset.bad[error.key] = error.reason
-            if len(dataset.bad) > dataset.limit_bad * len(dataset):
-                raise DataError(
-                    f"{dataset.report()} These are the ones met so far, already more than "
-                    f"{dataset.limit_bad:.0%}; mend the data or raise data.limit_bad."
-                ) from None
+            dataset.refuse_many_bad()
             continue
         yield item
+    if len(dataset.bad) == len(dataset):
+        raise DataError(f"{dataset.report()} None is left; mend the data.")
 
 
 def held_out_pixels(dataset: ImageTextDataset, size: int = 32) -> Iterator[Tensor]:

@@ -13,12 +13,13 @@ from mmgen.models.text import TextTokenizer
 from mmgen.models.unified import UnifiedConfig, UnifiedModel
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.protocol import number_of_codes
+from mmgen.train.pipelines import pipeline_folder
 
 
 def text_tokenizer(init: str | None, captions: Iterable[str], vocab_size: int) -> TextTokenizer:
     """The text tokenizer of the pipeline `init`, or one that is trained on the captions."""
     if init is not None:
-        return TextTokenizer.from_pretrained(Path(init) / "text")
+        return TextTokenizer.from_pretrained(pipeline_folder(init) / "text")
     return TextTokenizer.train(sorted(set(captions)), vocab_size)
 
 

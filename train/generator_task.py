@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmgen.data.dataset import ImageTextDataset
 from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.schedule import default_prediction, to_slots
@@ -23,10 +24,11 @@ from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.progress import progress_of
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.protocol import number_of_codes
-from mmgen.train.datasets import DataConfig, open_split
+from mmgen.train.datasets import DataConfig, open_held_out, open_train
 from mmgen.train.generator_draws import unit_of_an_edit, with_wrong_codes
 from mmgen.train.generator_start import new_model, text_tokenizer, trained_model
 from mmgen.train.launch import make_accelerator
+from mmgen.train.pipelines import pipeline_folder, tokenizer_folder
 from mmgen.train.recipe import TrainConfig
 from mmgen.train.tokens import TokenDataset, cached_tokens
 
@@ -61,7 +63,7 @@ class GeneratorRecipe:
     Args:
         train: the loop.
         data: pictures and captions.
-        tokenizer: folder of the visual tokenizer.
+        tokenizer: folder of the visual tokenizer or of its pipeline, or a shipped pipeline's name.
         name: of the pipeline that comes out.
         tokens: folder of the token cache (default: `tokens` in the run folder).
         text: the text tokenizer.
@@ -74,7 +76,8 @@ class GeneratorRecipe:
             are asked for; each picture draws its own share (`generator_draws.py`).
         edit_share: share of the steps of a unit of order `random` that see all codes around a
             box, or a random part of them, and draw the others: what editing asks for.
-        init: pipeline folder whose transformer and text tokenizer training starts from.
+        init: pipeline (folder, or name of a shipped one) whose transformer and text tokenizer
+            training starts from.
         preview_prompts: drawn in every preview.
         sampling: defaults of the pipeline, used in previews too.
         licence: what the pipeline's card says.
@@ -124,10 +127,11 @@ class GeneratorTask:
     def __init__(self, recipe: GeneratorRecipe) -> None:
         self.recipe, self.metrics = recipe, dict[str, float]()
         self.renewed: dict[str, Tensor] = {}
-        self.vision = ConvTokenizer.from_pretrained(recipe.tokenizer)
+        self.vision = ConvTokenizer.from_pretrained(tokenizer_folder(recipe.tokenizer))
         tokens = Path(recipe.tokens or Path(recipe.train.out) / "tokens")
-        self.train_set = self._tokens(recipe.data.train, tokens / "train")
-        self.val_set = self._tokens(recipe.data.val, tokens / "val") if recipe.data.val else None
+        self.train_set = self._tokens(open_train(recipe.data), tokens / "train")
+        held_out = open_held_out(recipe.data)
+        self.val_set = self._tokens(held_out, tokens / "val") if held_out else None
         captions = (each.text for texts in self.train_set.captions for each in texts)
         self.text = text_tokenizer(recipe.init, captions, recipe.text.vocab_size)
         with torch.random.fork_rng():
@@ -262,13 +266,13 @@ class GeneratorTask:
         shown = with_wrong_codes(codes, noise) if training and noise else None
         return model.text_to_image_loss(ids, valid, codes, plan, unit.name, shown)
 
-    def _tokens(self, place: str, folder: Path) -> TokenDataset:
+    def _tokens(self, dataset: ImageTextDataset, folder: Path) -> TokenDataset:
         # The others of a machine wait for its first process and find its cache.
         accelerator = make_accelerator(self.recipe.train)
         device = accelerator.device
         self.vision.to(device)
-        first, dataset = accelerator.local_main_process_first(), open_split(self.recipe.data, place)
-        with first, progress_of(f"Encoding {place}") as progress:
+        first = accelerator.local_main_process_first()
+        with first, progress_of(f"Encoding {dataset.source.name}") as progress:
             return cached_tokens(self.vision, dataset, folder, progress, device=device)
 
     def _starting_model(self) -> UnifiedModel:
@@ -285,7 +289,7 @@ class GeneratorTask:
             rope_base=recipe.rope_base,
         )
         if recipe.init is not None:
-            return trained_model(Path(recipe.init), config, self.vision)
+            return trained_model(pipeline_folder(recipe.init), config, self.vision)
         return new_model(config, self.vision)
 
 

@@ -32,7 +32,8 @@ from mmgen.tokenizers_vis.perceptual import FeatureNetwork, PerceptualConfig
 from mmgen.tokenizers_vis.protocol import Quantized, number_of_codes
 from mmgen.tokenizers_vis.quantizers import VQ
 from mmgen.tokenizers_vis.usage import CodebookUsage
-from mmgen.train.datasets import DataConfig, held_out_pixels, open_split
+from mmgen.train.datasets import DataConfig, held_out_pixels, open_held_out, open_train
+from mmgen.train.pipelines import tokenizer_folder
 from mmgen.train.recipe import TrainConfig
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class TokenizerRecipe:
         perceptual: feature network, if that loss has a weight.
         discriminator: PatchGAN, if the adversarial loss has a weight.
         usage_window: batches over which the use of the codebook is counted.
-        init: folder of a trained tokenizer to start from.
+        init: trained tokenizer to start from: its folder, its pipeline's, or a shipped one's name.
         freeze_codes: train the decoder alone.
     """
 
@@ -72,7 +73,8 @@ class TokenizerRecipe:
             raise ConfigError("freeze_codes needs init, the folder of a trained tokenizer.")
         if self.usage_window < 1:
             raise ConfigError(f"usage_window must be at least 1, not {self.usage_window}.")
-        if self.data.val is not None and self.data.image_size < SSIM_WINDOW:
+        judged = self.data.val is not None or self.data.held_out > 0
+        if judged and self.data.image_size < SSIM_WINDOW:
             raise ConfigError(
                 f"data.val is judged by SSIM, which needs pictures of {SSIM_WINDOW} pixels a side "
                 f"or more, not {self.data.image_size}; leave data.val out or take larger ones."
@@ -85,8 +87,8 @@ class TokenizerTask:
     def __init__(self, recipe: TokenizerRecipe) -> None:
         self.recipe, self.metrics = recipe, dict[str, float]()
         self.renewed: dict[str, Tensor] = {}
-        self.dataset = open_split(recipe.data, recipe.data.train)
-        self.held_out = open_split(recipe.data, recipe.data.val) if recipe.data.val else None
+        self.dataset = open_train(recipe.data, captioned=False)
+        self.held_out = open_held_out(recipe.data, captioned=False)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.train.seed)
             self.model = _starting_model(recipe)
@@ -235,7 +237,7 @@ class TokenizerTask:
 def _starting_model(recipe: TokenizerRecipe) -> ConvTokenizer:
     if recipe.init is None:
         return ConvTokenizer(recipe.model)
-    model = ConvTokenizer.from_pretrained(recipe.init)
+    model = ConvTokenizer.from_pretrained(tokenizer_folder(recipe.init))
     if model.config != recipe.model:
         raise ConfigError(f"{recipe.init} has other sizes than `model` of this recipe; copy them.")
     if recipe.freeze_codes:

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmgen.data.captions import Caption
-from mmgen.data.dataset import ImageTextDataset, report_bad, report_cropped
+from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.draws import epoch_order, sample_draw
+from mmgen.data.reports import report_bad, report_cropped
 from mmgen.errors import CheckpointError, DataError
 from mmgen.files import read_json, write_json
 from mmgen.saving import read_tensors

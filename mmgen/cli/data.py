@@ -1,19 +1,117 @@
-"""`mmgen data`: make and inspect data sets."""
+"""`mmgen data`: make, inspect and pack data sets."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+from mmgen.errors import UserError
+
+if TYPE_CHECKING:
+    from mmgen.data.inspect import Findings
+
+app = typer.Typer(help="Make data sets, look into them, pack them.", no_args_is_help=True)
+
+WHAT = (
+    "Folder of pictures, .tar or .parquet files (one or a brace range), or a folder of "
+    "HuggingFace's save_to_disk."
+)
+Place = Annotated[str, typer.Argument(metavar="PATH", help=WHAT)]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column of a table that holds the picture; default: by name.")
+]
+CaptionColumn = Annotated[
+    str | None, typer.Option(help="Column of a table that holds the caption; default: by name.")
+]
+AllowBad = Annotated[
+    float, typer.Option(help="Share of samples that may be bad; more ends with a sentence.")
+]
 
 
-@app.callback()
-def _group() -> None:
-    """Make data sets."""
-    # Without a callback typer would run a lone command directly, without its name.
+@app.command()
+def check(
+    path: Place,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Contact sheet to write.")] = Path(
+        "data-check.png"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    allow_bad: AllowBad = 0.01,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
+) -> None:
+    """Say what is in a data set. Exit code 1 if too many samples are bad."""
+    from mmgen.cli.places import check_place, check_share, is_picture_file
+    from mmgen.data.inspect import inspect
+    from mmgen.data.reports import refuse_many_bad
+    from mmgen.data.sources import open_any
+    from mmgen.data.tables import Columns
+    from mmgen.errors import DataError
+    from mmgen.progress import progress_of
+
+    check_share(allow_bad)
+    if not is_picture_file(out):
+        raise UserError(f"{out} does not name a picture; end it in .png.")
+    check_place(out)
+    with progress_of("Looking") as update:
+        source = open_any(path, Columns(image_column, caption_column))
+        found = inspect(source, update)
+    replaced = " (replaced)" if out.exists() else ""
+    sheet = str(out) if _write_sheet(found, out) else None
+    if as_json:
+        typer.echo(json.dumps({**found.to_dict(), "sheet": sheet}, indent=2, ensure_ascii=False))
+    else:
+        for line in [*found.lines(), *([f"sheet       {out}{replaced}"] if sheet else [])]:
+            typer.echo(line)
+    try:
+        refuse_many_bad(found.bad, found.count, found.name, allow_bad)
+    except DataError as error:
+        typer.echo(f"mmgen: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def pack(
+    path: Place,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder to write the shards (.tar files) to.")
+    ],
+    shard_size: Annotated[int, typer.Option(help="Most pictures in a shard.")] = 1000,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Crop and resize to so many pixels a side; default: leave them."),
+    ] = None,
+    allow_bad: AllowBad = 0.01,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
+) -> None:
+    """Write a data set as WebDataset shards. What is bad is left out and named."""
+    from mmgen.cli.places import check_folder, check_share
+    from mmgen.data.packing import pack as write
+    from mmgen.data.sources import open_any
+    from mmgen.data.tables import Columns
+    from mmgen.progress import progress_of
+
+    check_share(allow_bad)
+    check_folder(out)
+    with progress_of("Packing") as update:
+        source = open_any(path, Columns(image_column, caption_column))
+        done = write(source, out, shard_size, image_size, allow_bad, update)
+    typer.echo(f"Wrote {done.count} pictures to {done.name}. {done.report}")
+
+
+def _write_sheet(found: Findings, out: Path) -> bool:
+    """Lay out the small pictures that were kept, each above its first caption, if there are any."""
+    from mmgen.sample.pictures import grid, save_picture
+
+    shown = [(look.thumbnail, look) for look in found.good if look.thumbnail is not None]
+    if not shown:
+        return False
+    labels = [look.captions[0].text if look.captions else look.key for _, look in shown]
+    save_picture(grid([image for image, _ in shown], labels=labels), out, {"data": found.name})
+    return True
 
 
 @app.command()

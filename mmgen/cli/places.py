@@ -1,4 +1,4 @@
-"""Where commands write: refused before any work is done if it cannot take files."""
+"""Where commands write, and what they allow: refused before any work is done."""
 
 from __future__ import annotations
 
@@ -55,3 +55,13 @@ def check_folder(out: Path) -> None:
         raise UserError(f"{folder} is a file, not a folder; choose another place.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{folder} may not be written to; choose another place.")
+
+
+def check_share(allow_bad: float) -> None:
+    """Refuse what is no share of bad samples.
+
+    Raises:
+        UserError: it is not from 0 to 1.
+    """
+    if not 0 <= allow_bad <= 1:
+        raise UserError(f"--allow-bad is {allow_bad:g}; give a share from 0 to 1, such as 0.05.")

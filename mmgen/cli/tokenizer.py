@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmgen.cli.places import check_place, is_picture_file
+from mmgen.cli.places import check_place, check_share, is_picture_file
 from mmgen.errors import UserError
 from mmgen.progress import progress_of
 
@@ -42,6 +42,9 @@ def check(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
     ] = None,
+    allow_bad: Annotated[
+        float, typer.Option(help="Share of pictures that may be bad; more ends with a sentence.")
+    ] = 0.01,
     out: Annotated[Path, typer.Option("--out", "-o", help="Side-by-side picture to write.")] = Path(
         "tokenizer-check.png"
     ),
@@ -51,13 +54,14 @@ def check(
         raise UserError(f"--limit is {limit}; give 1 or more.")
     if size is not None and size < 1:
         raise UserError(f"--size is {size}; give 1 or more.")
+    check_share(allow_bad)
     if not is_picture_file(out):
         raise UserError(f"{out} does not name a picture; end it in .png.")
     check_place(out)
     with progress_of("Reconstructing") as update:
         from mmgen.tokenizer_check import check_tokenizer
 
-        result = check_tokenizer(model, data, size, limit, update, device)
+        result = check_tokenizer(model, data, size, limit, update, device, allow_bad)
     for line in result.lines():
         typer.echo(line)
     if result.cropping:

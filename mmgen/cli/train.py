@@ -1,7 +1,9 @@
-"""`mmgen train`: run a recipe."""
+"""`mmgen train`: run a recipe, one's own or one made for somebody's pictures."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +17,11 @@ TASKS = ("tokenizer", "generator")
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe."),
+        typer.Argument(
+            metavar="RECIPE",
+            help="A YAML file, or the name of a shipped recipe; generator or tokenizer with --data "
+            "makes one for your pictures.",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -24,26 +30,179 @@ def train(
         ),
     ] = None,
     *,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Your pictures, with captions for a generator: a folder, .tar or .parquet files, "
+            "or a folder of HuggingFace's save_to_disk.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="How large: tiny, small (default) or medium.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Pixels a side; default: what the tokenizer was made for.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Visual tokenizer of a generator: a folder, a pipeline's name, or `train` to "
+            "train one first. Default: the shipped one where the size fits it.",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Go on from this pipeline or tokenizer, such as emoji-64.",
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME-generator."),
+    ] = None,
+    allow_bad: Annotated[
+        float | None,
+        typer.Option(help="Share of pictures that may be bad; default: 0.01 (one in a hundred)."),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a table that holds the picture; default: by name.")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Column of a table that holds the caption; default: by name.")
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the whole recipe and leave.")
     ] = False,
+    save_recipe: Annotated[
+        Path | None, typer.Option(help="Write the whole recipe to this YAML file and leave.")
+    ] = None,
 ) -> None:
     """Train a tokenizer or a generator. The same command run again goes on where it stopped."""
-    from mmgen.train.recipe import dump, load_recipe, read_recipe
-
+    wishes = {
+        "model": model,
+        "size": size,
+        "tokenizer": tokenizer,
+        "start": start,
+        "out": out,
+        "allow_bad": allow_bad,
+        "columns": _columns(image_column, caption_column),
+    }
+    given = {name: value for name, value in wishes.items() if value is not None}
     words = overrides or []
+    if recipe in TASKS and not Path(recipe).is_file():
+        first, checked = _started(recipe, data, given, words)
+    else:
+        _refuse_data(recipe, data, given)
+        first, checked = None, _read(recipe, words)
+    if print_config or save_recipe:
+        _show(first, checked, print_config, save_recipe)
+        return
+    if data is not None:
+        typer.echo(_plan(checked, first))
+    for each in [first, checked]:
+        if each is not None:
+            folder = _run(each)
+    if data is not None:
+        typer.echo(_next_line(checked, folder))
+
+
+def _read(recipe: str, words: list[str]) -> Any:
+    """The recipe of a file, or a shipped one."""
+    from mmgen.train.recipe import load_recipe, read_recipe
+
     task = str(read_recipe(recipe, words).get("task"))
     if task not in TASKS:
         raise ConfigError(f"recipe {recipe}: task cannot be '{task}'{suggestion(task, TASKS)}")
     with progress_of("Loading"):
-        recipe_class, task_class = _classes(task)
-    checked = load_recipe(recipe, recipe_class, words)
+        recipe_class, _ = _classes(task)
+    return load_recipe(recipe, recipe_class, words)
+
+
+def _started(task: str, data: str | None, given: dict[str, Any], words: list[str]) -> Any:
+    """A recipe made for somebody's pictures, and before it that of its tokenizer or None."""
+    if data is None:
+        raise ConfigError(f"`mmgen train {task}` needs pictures; add --data FOLDER.")
+    with progress_of("Looking at the data"):
+        from mmgen.config import from_dict, to_dict
+        from mmgen.train.recipe import override
+        from mmgen.train.starting import Wish, generator_recipes, tokenizer_recipe
+
+        wish = Wish(data, **given)
+        first = None
+        if task == "tokenizer":
+            made: Any = tokenizer_recipe(wish)
+        else:
+            first, made = generator_recipes(wish)
+    plain = to_dict(made)
+    for word in words:
+        plain = override(plain, word)
+    return first, from_dict(type(made), plain, "the recipe")
+
+
+def _refuse_data(recipe: str, data: str | None, given: dict[str, Any]) -> None:
+    if data is not None or given:
+        raise ConfigError(
+            f"--data and what goes with it make a recipe of their own; write `mmgen train "
+            f"generator --data ...`, or change {recipe} by words such as data.train=PATH."
+        )
+
+
+def _columns(picture: str | None, caption: str | None) -> Any:
+    from mmgen.data.tables import Columns
+
+    return Columns(picture, caption) if picture or caption else None
+
+
+def _show(first: Any, checked: Any, print_config: bool, save_recipe: Path | None) -> None:
+    """Print the recipe or write it to a file, with what must run before it."""
+    from mmgen.files import write_text
+    from mmgen.train.recipe import dump
+
     if print_config:
-        typer.echo(dump(checked), nl=False)
+        before = f"# First the tokenizer, into {first.train.out}.\n" if first else ""
+        typer.echo(before + dump(checked), nl=False)
+    if save_recipe is None:
         return
+    files = {save_recipe: checked}
+    if first is not None:
+        files = {save_recipe.with_stem(f"{save_recipe.stem}-tokenizer"): first, **files}
+    for file, each in files.items():
+        write_text(file, dump(each))
+    typer.echo("".join(f"mmgen train {shlex.quote(str(file))}\n" for file in files), nl=False)
+
+
+def _run(recipe: Any) -> Path:
     from mmgen.train.loop import train as run
 
-    run(task_class(checked), checked.train, recipe=checked)
+    _, task_class = _classes(recipe.task)
+    folder: Path = run(task_class(recipe), recipe.train, recipe=recipe)
+    return folder
+
+
+def _plan(recipe: Any, first: Any) -> str:
+    """One line: what was chosen."""
+    train, data = recipe.train, recipe.data
+    pieces = [f"{data.image_size}x{data.image_size} pixels"]
+    if recipe.task == "generator":
+        made = "trained first" if first else f"of {recipe.tokenizer}"
+        pieces.append(f"tokenizer {made}")
+    pieces.append(f"{train.steps} steps of {train.batch_size} pictures into {train.out}")
+    return (
+        f"A {recipe.task} for {data.train}: {', '.join(pieces)}; previews in {train.out}/previews."
+    )
+
+
+def _next_line(recipe: Any, folder: Path) -> str:
+    """The command that looks at the result."""
+    model = shlex.quote(str(folder))
+    if recipe.task == "tokenizer":
+        return f"mmgen tokenizer check {model} {shlex.quote(recipe.data.train)}"
+    prompt = recipe.preview_prompts[0] if recipe.preview_prompts else ""
+    return f"mmgen sample {shlex.quote(prompt)} --model {model}"
 
 
 def _classes(task: str) -> tuple[Any, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgen.data.clips import frames_of
-from mmgen.data.dataset import report_bad, report_cropped
 from mmgen.data.fit import fit_pixels, is_square
 from mmgen.data.pictures import EXTENSIONS
+from mmgen.data.reports import report_bad, report_cropped
 from mmgen.errors import DataError
 
 if TYPE_CHECKING:

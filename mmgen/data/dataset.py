@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from mmgen.data.captions import Caption
 from mmgen.data.draws import epoch_order, sample_draw
 from mmgen.data.fit import as_float, fit_bytes, is_square
 from mmgen.data.pictures import BadSample
+from mmgen.data.reports import refuse_many_bad, report_bad, report_cropped
 from mmgen.data.sources import Source, open_source
 from mmgen.errors import ConfigError, DataError
 
@@ -56,7 +56,7 @@ class ImageTextDataset:
 
     def __init__(
         self,
-        source: Source | str | Path,
+        source: object,
         image_size: int,
         *,
         drop_caption: float = 0.1,
@@ -68,7 +68,7 @@ class ImageTextDataset:
         """Open a data set.
 
         Args:
-            source: an opened source, or a path for `open_source`.
+            source: an opened source, or what `open_source` takes.
             image_size: pixels a side; pictures are cropped to a centred square and resized.
             drop_caption: probability of giving "" instead of a caption (for guidance).
             flip: mirror half of the pictures; off by default, since it also mirrors writing.
@@ -183,13 +183,16 @@ class ImageTextDataset:
     def _accept(self, batch: Batch, bad: dict[str, str]) -> Batch:
         """Count the bad samples that a batch met; refuse the data set if they are too many."""
         self.bad |= bad
-        if len(self.bad) > self.limit_bad * len(self):
-            raise DataError(
-                f"{self.report()} These are the ones met so far, already more than "
-                f"{self.limit_bad:.0%}; mend the data or raise limit_bad "
-                "(data.limit_bad in a recipe)."
-            )
+        self.refuse_many_bad()
         return batch
+
+    def refuse_many_bad(self) -> None:
+        """Refuse the data set if more of it is bad than is allowed.
+
+        Raises:
+            DataError: one sentence that names them.
+        """
+        refuse_many_bad(self.bad, len(self), self.source.name, self.limit_bad)
 
     def _batch(self, part: np.ndarray, key: tuple[int, int]) -> tuple[Batch, dict[str, str]]:
         bad: dict[str, str] = {}
@@ -231,31 +234,3 @@ class ImageTextDataset:
             self._cache[index] = pixels
             self._cached[index] = sample.captions  # last: it tells other threads that all is there
         return pixels, sample.captions
-
-
-def report_bad(bad: dict[str, str], total: int, name: str) -> str:
-    """One line that counts and names the bad samples of a data set.
-
-    Args:
-        bad: reason of each, by key.
-        total: samples in all, the bad ones included.
-        name: of the data set.
-    """
-    if not bad:
-        return f"No bad samples in {name}."
-    named = [f"{key!r} ({reason})" for key, reason in sorted(bad.items())]
-    more = f" and {len(named) - 20} more" if len(named) > 20 else ""
-    return f"Skipped {len(named)} bad of {total} samples in {name}: {', '.join(named[:20])}{more}."
-
-
-def report_cropped(cropped: int, total: int, name: str) -> str | None:
-    """One line that counts the pictures of a data set that are no squares; None if all are.
-
-    Args:
-        cropped: how many.
-        total: pictures in all.
-        name: of the data set.
-    """
-    if not cropped:
-        return None
-    return f"{cropped} of {total} in {name} are not square: only the middle square was kept."

@@ -23,8 +23,8 @@ class SampleDraw:
     mirror: float
 
     def caption(self, captions: tuple[Caption, ...], drop_caption: float) -> str:
-        """One caption by weight, or "" with probability `drop_caption` (for guidance)."""
-        if self.drop < drop_caption:
+        """One caption by weight, or "" with probability `drop_caption`, or where there is none."""
+        if self.drop < drop_caption or not captions:
             return ""
         sums = np.cumsum([caption.weight for caption in captions])
         place = int(np.searchsorted(sums, self.pick * sums[-1], side="right"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,20 +33,42 @@ def index_folder(folder: Path) -> list[Entry]:
         raise DataError(f"{folder} has metadata.jsonl and metadata.csv; keep one of them.")
     if present:
         return _from_rows(folder, present[0])
-    return [with_text(folder, path) for path in sorted(folder.rglob("*")) if is_picture(path)]
+    return [entry for path in sorted(folder.rglob("*")) if (entry := _found(folder, path))]
+
+
+def _found(folder: Path, path: Path) -> Entry | None:
+    """The entry of a picture, or of a link that is one or may lead to some, but cannot be used."""
+    if is_picture(path):
+        return with_text(folder, path)
+    name = _key(folder, path)
+    if path.is_symlink() and path.is_dir():
+        return Entry(name, flaw="it is a link to a folder, and those are not followed")
+    if path.is_symlink() and _is_named_so(path) and not path.exists():
+        return Entry(name, flaw="it is a link to a file that is not there")
+    return None
 
 
 def is_picture(path: Path) -> bool:
     """Whether a path is a file that a picture's name ends."""
+    return _is_named_so(path) and path.is_file()
+
+
+def _key(folder: Path, path: Path) -> str:
+    """The path below the folder; bytes that are no UTF-8 are spelled out, so it can be written."""
+    name = path.relative_to(folder).as_posix()
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+
+
+def _is_named_so(path: Path) -> bool:
     known = path.suffix.lower().removeprefix(".") in EXTENSIONS
-    return known and not path.name.startswith(".") and path.is_file()
+    return known and not path.name.startswith(".")
 
 
 def with_text(folder: Path, picture: Path) -> Entry:
     """The entry of a picture in `folder`, with the `.txt` beside it if there is one."""
     text = picture.with_suffix(".txt")
     return Entry(
-        picture.relative_to(folder).as_posix(),
+        _key(folder, picture),
         picture=Span(picture),
         text=Span(text) if text.is_file() else None,
     )

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from mmgen.data.pictures import BadSample
+
+
+class Piece(Protocol):
+    """Bytes of a sample, wherever they lie."""
+
+    @property
+    def origin(self) -> Hashable:
+        """What holds them: a file, a table."""
+
+    @property
+    def state(self) -> object:
+        """What changes when that is written anew."""
+
+    def read(self, key: str, limit: int) -> bytes:
+        """The bytes; raises `BadSample` if they cannot be had or are more than `limit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +32,17 @@ class Span:
     path: Path
     offset: int = 0
     size: int | None = None
+
+    @property
+    def origin(self) -> Path:
+        """The file."""
+        return self.path
+
+    @property
+    def state(self) -> object:
+        """Name, size and time of the file."""
+        state = self.path.stat() if self.path.exists() else None
+        return self.path.name, state and (state.st_size, state.st_mtime_ns)
 
     def read(self, key: str, limit: int) -> bytes:
         """Return the bytes.
@@ -50,9 +78,9 @@ class Entry:
     """
 
     key: str
-    picture: Span | None = None
-    json: Span | None = None
-    text: Span | None = None
+    picture: Piece | None = None
+    json: Piece | None = None
+    text: Piece | None = None
     captions: tuple[object, ...] = ()
     flaw: str = ""
 

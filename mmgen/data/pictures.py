@@ -41,6 +41,8 @@ def open_picture(source: bytes | str | Path, key: str, *, limit: int = PIXEL_LIM
     """
     from PIL import Image, UnidentifiedImageError
 
+    if source == b"":
+        raise BadSample(key, "it is empty, not a picture")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(file, formats=FORMATS) as picture:

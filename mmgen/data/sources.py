@@ -1,18 +1,28 @@
-"""Sources of captioned pictures: WebDataset shards and folders, read at random by number."""
+"""Sources of captioned pictures: shards, folders and tables, read at random by number."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgen.data.captions import Caption
 from mmgen.data.folders import captions_of, index_folder, is_picture, with_text
-from mmgen.data.index import Entry, Span
+from mmgen.data.index import Entry, Piece
 from mmgen.data.pictures import BadSample, open_picture
+from mmgen.data.tables import (
+    ANY,
+    Columns,
+    NoCaptions,
+    index_dataset,
+    index_parquet,
+    index_saved,
+    is_saved_dataset,
+)
 from mmgen.data.tars import expand_braces, index_shards
 from mmgen.errors import DataError
 
@@ -44,12 +54,12 @@ class Source:
             captioned: False: the pictures alone are read, and need no captions.
 
         Raises:
-            DataError: there are no pictures, or none has captions.
+            DataError: there are no pictures; `NoCaptions`: none has captions.
         """
         if not any(entry.picture for entry in entries):
             raise DataError(f"{name} holds no pictures; check the path.")
         if captioned and not any(entry.captioned for entry in entries):
-            raise DataError(
+            raise NoCaptions(
                 f"{name} holds no captions; give each picture a .txt (or a .json with 'caption') "
                 "of the same name, or the folder a metadata.jsonl with file_name and text."
             )
@@ -68,15 +78,13 @@ class Source:
     def stamp(self) -> str:
         """Hash of the keys, of the files' sizes and times, and of the captions in tables."""
         digest = hashlib.sha256()
-        seen: set[Path] = set()
+        seen: set[Hashable] = set()
         for entry in self._entries:
             digest.update(repr((entry.key, entry.captions)).encode())
-            for span in (entry.picture, entry.json, entry.text):
-                if span is not None and span.path not in seen:
-                    seen.add(span.path)
-                    state = span.path.stat() if span.path.exists() else None
-                    facts = (span.path.name, state and (state.st_size, state.st_mtime_ns))
-                    digest.update(repr(facts).encode())
+            for piece in (entry.picture, entry.json, entry.text):
+                if piece is not None and piece.origin not in seen:
+                    seen.add(piece.origin)
+                    digest.update(repr(piece.state).encode())
         return digest.hexdigest()[:16]
 
     def read(self, index: int) -> Sample:
@@ -85,47 +93,127 @@ class Source:
         Raises:
             BadSample: its picture or its captions cannot be used.
         """
+        # First the captions, since they cost less to refuse.
+        captions = self.captions(index)
+        return Sample(self.key(index), self.picture(index), captions)
+
+    def key(self, index: int) -> str:
+        """The key of one sample."""
+        return self._entries[index].key
+
+    @property
+    def captioned(self) -> bool:
+        """Whether captions are read."""
+        return self._captioned
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """The captions of one sample; none if the source was opened without.
+
+        Raises:
+            BadSample: they cannot be used.
+        """
+        return _captions(self._good(index)) if self._captioned else ()
+
+    def picture(self, index: int) -> Image.Image:
+        """The picture of one sample, RGB.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+        return open_picture(self.encoded(index), self.key(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The picture of one sample as it was written.
+
+        Raises:
+            BadSample: it has none.
+        """
+        entry = self._good(index)
+        if entry.picture is None:
+            raise BadSample(entry.key, "it has no picture")
+        return entry.picture.read(entry.key, PICTURE_BYTES)
+
+    def split(self, share: float) -> tuple[Source, Source]:
+        """Two sources: the most samples, and a share held out, at least one.
+
+        Which ones depends on the keys alone, so most stay where they are when pictures are added.
+
+        Args:
+            share: in (0, 1).
+
+        Raises:
+            DataError: there is one sample only.
+        """
+        if len(self) < 2:
+            raise DataError(f"{self.name} has one sample only, too few to hold some out; add more.")
+        hashes = [hashlib.sha256(key.encode(errors="replace")).digest() for key in self.keys]
+        order = sorted(range(len(self)), key=lambda i: hashes[i])
+        held = set(order[: min(len(self) - 1, max(1, round(share * len(self))))])
+        kept = [entry for i, entry in enumerate(self._entries) if i not in held]
+        out = [self._entries[i] for i in sorted(held)]
+        name = f"{self.name} (held out)"
+        return Source(self.name, kept, self._captioned), Source(name, out, self._captioned)
+
+    def _good(self, index: int) -> Entry:
         entry = self._entries[index]
         if entry.flaw:
             raise BadSample(entry.key, entry.flaw)
-        if entry.picture is None:
-            raise BadSample(entry.key, "it has no picture")
-        # First the captions, since they cost less to refuse.
-        captions = _captions(entry) if self._captioned else ()
-        image = open_picture(entry.picture.read(entry.key, PICTURE_BYTES), entry.key)
-        return Sample(entry.key, image, captions)
+        return entry
 
 
-def open_source(path: str | Path, captioned: bool = True) -> Source:
-    """Index shards, a folder or a picture.
+def open_source(path: object, captioned: bool = True, columns: Columns = ANY) -> Source:
+    """Index shards, a folder, a picture or a table.
 
     Args:
-        path: a .tar, a brace range of them (`train-{0000..0003}.tar`), a folder of pictures, or
-            one picture.
+        path: a .tar or .parquet, a brace range of them (`train-{0000..0003}.tar`), a folder of
+            pictures, one picture, a folder that HuggingFace's `save_to_disk` wrote, or a `Dataset`
+            or `DatasetDict` itself.
         captioned: False: the pictures alone are read, and need no captions.
+        columns: of a table.
 
     Raises:
-        DataError: nothing is there, a shard is damaged, or there are no captioned pictures.
+        DataError: nothing is there, a shard is damaged, or there are no pictures.
+        NoCaptions: none of the pictures has captions.
     """
-    name = str(path)
-    place = Path(path)
-    if place.is_dir():
-        if not (entries := index_folder(place)) and (tars := sorted(place.glob("*.tar"))):
+    if not isinstance(path, (str, Path)):
+        return Source("the data set", index_dataset(path, columns, captioned), captioned)
+    name, place = str(path), Path(path)
+    if place.is_dir() and is_saved_dataset(place):
+        return Source(name, index_saved(place, columns, captioned), captioned)
+    files = [place] if place.exists() or "{" not in name else list(map(Path, expand_braces(name)))
+    for file in files:
+        if not file.exists():
             raise DataError(
-                f"{name} is a folder of shards; name the shards, such as '{tars[0]}' or a range "
-                "like 'train-{0000..0003}.tar'."
+                f"There is no {file}; name a folder, a .tar, a .parquet or a brace range of them."
             )
-        return Source(name, entries, captioned)
+    if all(file.suffix.lower() == ".parquet" for file in files):
+        return Source(name, index_parquet(files, columns, captioned), captioned)
+    if columns != ANY:
+        raise DataError(f"{name} is no table, so no columns of it can be chosen; leave that out.")
+    if place.is_dir():
+        return Source(name, _of_folder(place), captioned)
     if is_picture(place):
         return Source(name, [with_text(place.parent, place)], captioned)
-    if place.is_file() or "{" not in name:
-        shards = [place]
-    else:
-        shards = [Path(shard) for shard in expand_braces(name)]
-    for shard in shards:
-        if not shard.exists():
-            raise DataError(f"There is no {shard}; name a folder, a .tar or a brace range of them.")
-    return Source(name, index_shards(shards), captioned)
+    return Source(name, index_shards(files), captioned)
+
+
+def open_any(path: object, columns: Columns = ANY) -> Source:
+    """Index what `open_source` takes, without captions where it holds none."""
+    try:
+        return open_source(path, True, columns)
+    except NoCaptions:
+        return open_source(path, False, columns)
+
+
+def _of_folder(folder: Path) -> list[Entry]:
+    entries = index_folder(folder)
+    for ending, what in (("tar", "shards"), ("parquet", "tables")):
+        if not entries and (files := sorted(folder.glob(f"*.{ending}"))):
+            raise DataError(
+                f"{folder} is a folder of {what}; name the {what}, such as '{files[0]}' or a range "
+                f"like 'train-{{0000..0003}}.{ending}'."
+            )
+    return entries
 
 
 def _captions(entry: Entry) -> tuple[Caption, ...]:
@@ -141,17 +229,17 @@ def _captions(entry: Entry) -> tuple[Caption, ...]:
     return captions
 
 
-def _json_captions(key: str, span: Span) -> tuple[object, ...]:
+def _json_captions(key: str, piece: Piece) -> tuple[object, ...]:
     try:
-        record = json.loads(_decode(key, span))
+        record = json.loads(_decode(key, piece))
     except (ValueError, RecursionError):
         raise BadSample(key, "its .json is not valid JSON") from None
     return captions_of(record) if isinstance(record, dict) else ()
 
 
-def _decode(key: str, span: Span) -> str:
+def _decode(key: str, piece: Piece) -> str:
     try:
-        return span.read(key, CAPTION_BYTES).decode("utf-8-sig")
+        return piece.read(key, CAPTION_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadSample(key, "its caption file is not UTF-8") from None
 
@@ -168,7 +256,9 @@ def _caption(key: str, item: object) -> Caption:
     if not (math.isfinite(weight) and weight > 0):
         raise BadSample(key, f"a caption of it has the weight {weight}, which must be above 0")
     try:
-        text.encode("utf-8")  # JSON may spell lone surrogates, which no tokenizer takes
+        size = len(text.encode("utf-8"))  # JSON may spell lone surrogates, which no tokenizer takes
     except UnicodeEncodeError:
         raise BadSample(key, "a caption of it is not valid Unicode") from None
+    if size > CAPTION_BYTES:
+        raise BadSample(key, f"a caption of it is larger than {CAPTION_BYTES} bytes")
     return Caption(text.strip(), weight)

@@ -20,7 +20,7 @@ from mmgen.errors import CheckpointError, DataError, UserError
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
 from mmgen.train import tokens
-from mmgen.train.datasets import DataConfig, held_out_pixels, open_split, readable
+from mmgen.train.datasets import DataConfig, held_out_pixels, open_train, readable
 from mmgen.train.tokens import TokenBatch, TokenDataset, cached_tokens
 
 COUNT = 11
@@ -252,7 +252,7 @@ def test_too_many_bad_pictures_are_refused(
 
 
 def test_held_out_pictures_in_batches(pictures: Path, tmp_path: Path) -> None:
-    data = open_split(DataConfig(str(pictures), image_size=8), str(pictures))
+    data = open_train(DataConfig(str(pictures), image_size=8))
     batches = list(held_out_pixels(data, 4))
     assert [len(batch) for batch in batches] == [4, 4, 3]
     expected = torch.stack([data[i].pixels for i in range(COUNT)])
@@ -266,6 +266,11 @@ def test_held_out_pictures_in_batches(pictures: Path, tmp_path: Path) -> None:
     assert list(allowing.bad) == ["03.png"]
     with pytest.raises(DataError):
         list(held_out_pixels(ImageTextDataset(spoilt, 8), 4))
+    for file in spoilt.glob("*.png"):
+        file.unlink()
+        file.symlink_to("nowhere")
+    with pytest.raises(DataError, match="None is left"):
+        list(readable(ImageTextDataset(spoilt, 8, limit_bad=1.0)))
 
 
 # -- epochs ------------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""What is said of a data set's bad and cropped pictures, and when it is refused."""
+
+from __future__ import annotations
+
+from mmgen.errors import DataError
+
+
+def report_bad(bad: dict[str, str], total: int, name: str) -> str:
+    """One line that counts and names the bad samples of a data set.
+
+    Args:
+        bad: reason of each, by key.
+        total: samples in all, the bad ones included.
+        name: of the data set.
+    """
+    if not bad:
+        return f"No bad samples in {name}."
+    named = [f"{key!r} ({reason})" for key, reason in sorted(bad.items())]
+    more = f" and {len(named) - 20} more" if len(named) > 20 else ""
+    return f"Skipped {len(named)} bad of {total} samples in {name}: {', '.join(named[:20])}{more}."
+
+
+def refuse_many_bad(bad: dict[str, str], total: int, name: str, limit: float) -> None:
+    """Refuse a data set of which more than the share `limit` is bad; see `report_bad`.
+
+    Raises:
+        DataError: one sentence that names them.
+    """
+    if len(bad) > limit * total:
+        raise DataError(
+            f"{report_bad(bad, total, name)} These are the ones met so far, already more than "
+            f"{100 * limit:.3g}%; mend the data, or allow more with --allow-bad "
+            "(data.limit_bad in a recipe)."
+        )
+
+
+def report_cropped(cropped: int, total: int, name: str) -> str | None:
+    """One line that counts the pictures of a data set that are no squares; None if all are.
+
+    Args:
+        cropped: how many.
+        total: pictures in all.
+        name: of the data set.
+    """
+    if not cropped:
+        return None
+    return f"{cropped} of {total} in {name} are not square: only the middle square was kept."

@@ -1,0 +1,304 @@
+"""Tables of pictures: parquet files, and data sets of HuggingFace's `datasets`.
+
+The captions are read at once, a picture only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from mmgen.data.index import Entry, Span
+from mmgen.data.pictures import BadSample
+from mmgen.errors import DataError, suggestion
+
+PICTURE_COLUMNS = ("image", "picture", "img", "jpg", "png", "file_name", "image_path", "path")
+CAPTION_COLUMNS = ("captions", "caption", "text", "prompt", "description", "sentence", "title")
+KEPT_GROUPS = 2  # row groups of a parquet file that are kept decoded
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold the picture and the caption; None: the first known name."""
+
+    picture: str | None = None
+    caption: str | None = None
+
+
+ANY = Columns()
+
+
+class NoCaptions(DataError):
+    """A data set of pictures without captions."""
+
+
+class Table(Protocol):
+    """Rows with named columns.
+
+    Attributes:
+        name: for messages.
+        names: of the columns.
+        state: what changes when the table is written anew.
+        root: folder in which the files lie that cells name; None: they may lie anywhere.
+    """
+
+    name: str
+    names: list[str]
+    state: object
+    root: Path | None
+
+    def __len__(self) -> int: ...
+
+    def column(self, name: str) -> Iterator[object]:
+        """All values of a column."""
+
+    def cell(self, row: int, name: str) -> object:
+        """One value: bytes, a path, or both as a mapping, where it is a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The picture in one row of a table."""
+
+    table: Table
+    row: int
+    column: str
+
+    @property
+    def origin(self) -> Hashable:
+        """The table."""
+        return self.table.name
+
+    @property
+    def state(self) -> object:
+        """That of the table."""
+        return self.table.state
+
+    def read(self, key: str, limit: int) -> bytes:
+        """The picture's bytes, from the cell or from the file that it names.
+
+        Raises:
+            BadSample: there are none, or more than `limit`.
+        """
+        try:
+            value = self.table.cell(self.row, self.column)
+        except Exception as error:  # the libraries meet damage with any kind of exception
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BadSample(key, f"its row cannot be read ({first[:200]})") from None
+        if isinstance(value, dict):
+            value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+        if isinstance(value, str):
+            return Span(self._file(key, value)).read(key, limit)
+        if not isinstance(value, bytes):
+            raise BadSample(key, f"its column '{self.column}' holds no picture")
+        if len(value) > limit:
+            raise BadSample(key, f"its picture is larger than {limit} bytes")
+        return value
+
+    def _file(self, key: str, name: str) -> Path:
+        if self.table.root is None:
+            return Path(name)
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+            raise BadSample(key, "its file name leads out of the folder")
+        return self.table.root / path
+
+
+def index_parquet(files: list[Path], columns: Columns, captioned: bool) -> list[Entry]:
+    """Index parquet files, in their order; the keys are `NAME:ROW`.
+
+    Raises:
+        DataError: pyarrow is not installed, a file is damaged, or a column is missing.
+    """
+    return [e for file in files for e in _entries(_Parquet(file), file.name, columns, captioned)]
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` of HuggingFace's `datasets` wrote this folder."""
+    names = ("state.json", "dataset_dict.json")
+    return any((folder / name).is_file() for name in names)
+
+
+def index_saved(folder: Path, columns: Columns, captioned: bool) -> list[Entry]:
+    """Index a folder that `save_to_disk` wrote.
+
+    Raises:
+        DataError: `datasets` is not installed, the folder is damaged, or a column is missing.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise _needed(str(folder), "datasets") from None
+    try:
+        data = datasets.load_from_disk(str(folder))
+    except Exception as error:  # as above
+        raise DataError(f"{folder} is damaged ({_first(error)}); save it again.") from None
+    return index_dataset(data, columns, captioned, str(folder), folder)
+
+
+def index_dataset(
+    data: object,
+    columns: Columns,
+    captioned: bool,
+    name: str = "the data set",
+    root: Path | None = None,
+) -> list[Entry]:
+    """Index a `Dataset`, or the split `train` of a `DatasetDict` (or its only one).
+
+    Args:
+        data: of HuggingFace's `datasets`.
+        columns: which to read.
+        captioned: whether captions are needed.
+        name: for messages.
+        root: see `Table`.
+
+    Raises:
+        DataError: it is something else, has no such split, or a column is missing.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise _needed(f"A {type(data).__name__}", "datasets") from None
+    if isinstance(data, datasets.DatasetDict):
+        splits = list(data)
+        if "train" not in data and len(splits) != 1:
+            raise DataError(f"{name} has the splits {', '.join(splits)}; give one of them.")
+        data = data["train" if "train" in data else splits[0]]
+    if not isinstance(data, datasets.Dataset):
+        raise DataError(
+            f"A {type(data).__name__} is no data set that can be read at random; give a path, or a "
+            "Dataset of HuggingFace's datasets that is not streamed."
+        )
+    return _entries(_Dataset(data, name, root), "", columns, captioned)
+
+
+def _entries(table: Table, prefix: str, columns: Columns, captioned: bool) -> list[Entry]:
+    picture = _chosen(table, columns.picture, PICTURE_COLUMNS, "pictures")
+    texts: Iterator[object] = iter(())
+    if captioned:
+        texts = table.column(_chosen(table, columns.caption, CAPTION_COLUMNS, "captions"))
+    start = f"{prefix}:" if prefix else ""
+    return [
+        Entry(f"{start}{row}", Cell(table, row, picture), captions=_as_captions(next(texts, None)))
+        for row in range(len(table))
+    ]
+
+
+def _chosen(table: Table, wanted: str | None, known: Sequence[str], what: str) -> str:
+    """The column that was asked for, else the first one with a known name."""
+    if wanted is not None:
+        if wanted not in table.names:
+            hint = suggestion(wanted, table.names)
+            raise DataError(f"{table.name} has no column '{wanted}'{hint}")
+        return wanted
+    lower = {name.lower(): name for name in reversed(table.names)}
+    for name in known:
+        if name in lower:
+            return lower[name]
+    option = "image_column" if what == "pictures" else "caption_column"
+    raise (DataError if what == "pictures" else NoCaptions)(
+        f"{table.name} has no column of {what} by a known name ({', '.join(known)}); name one of "
+        f"{', '.join(table.names)} with --{option.replace('_', '-')} (data.{option} in a recipe)."
+    )
+
+
+def _as_captions(value: object) -> tuple[object, ...]:
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+class _Parquet:
+    """One parquet file; the row groups read last stay in memory."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            from pyarrow import parquet
+        except ImportError:
+            raise _needed(str(file), "pyarrow") from None
+        self.name = str(file)
+        self.root: Path | None = file.parent
+        try:
+            with parquet.ParquetFile(file) as opened:
+                meta, self.names = opened.metadata, list(opened.schema_arrow.names)
+        except Exception as error:  # as above
+            raise DataError(
+                f"{file} is no parquet file, or it is damaged ({_first(error)}); fetch it again."
+            ) from None
+        self.state = Span(file).state
+        sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+        self._starts: list[int] = [0, *accumulate(sizes)]
+        self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def column(self, name: str) -> Iterator[object]:
+        for group in range(len(self._starts) - 1):
+            try:
+                values = self._read(group, name).to_pylist()
+            except Exception as error:  # as above
+                why = f"{self.name} is damaged ({_first(error)})"
+                raise DataError(f"{why}; fetch it again.") from None
+            yield from values
+
+    def cell(self, row: int, name: str) -> object:
+        group = bisect_right(self._starts, row) - 1
+        with self._lock:  # several threads that want one group need not all read it
+            values = self._kept.pop((group, name), None)
+            if values is None:
+                values = self._read(group, name)
+            self._kept[group, name] = values  # the newest stands last
+            while len(self._kept) > KEPT_GROUPS:
+                self._kept.popitem(last=False)
+        return values[row - self._starts[group]].as_py()
+
+    def _read(self, group: int, name: str) -> Any:
+        from pyarrow import parquet
+
+        # Opened anew each time, as in `Span`. The column itself, not those inside it.
+        with parquet.ParquetFile(self.name) as opened:
+            return opened.read_row_group(group, columns=[name]).column(name)
+
+
+class _Dataset:
+    """A `Dataset`; its pictures come as bytes or a path, not decoded."""
+
+    def __init__(self, data: Any, name: str, root: Path | None) -> None:
+        import datasets
+
+        for column, feature in data.features.items():
+            if isinstance(feature, datasets.Image):
+                data = data.cast_column(column, datasets.Image(decode=False))
+        self.name, self.root, self.names = name, root, list(data.column_names)
+        self.state: object = str(data._fingerprint)  # datasets' own hash of rows and changes
+        # A view of each column, so that reading a cell does not decode its row.
+        plain = data.with_format(None)
+        self._columns = {column: plain.select_columns([column]) for column in self.names}
+        self._rows = len(data)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def column(self, name: str) -> Iterator[object]:
+        yield from self._columns[name][:][name]
+
+    def cell(self, row: int, name: str) -> object:
+        return self._columns[name][row][name]
+
+
+def _needed(name: str, package: str) -> DataError:
+    return DataError(
+        f"{name} needs the package {package} to be read; `pip install 'mmgen-ar[data]'`."
+    )
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,152 @@
+"""`mmgen data check`, `mmgen data pack` and `mmgen train generator --data`, as a stranger types."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from one_sentence import assert_one_sentence
+from PIL import Image
+
+if TYPE_CHECKING:
+    from conftest import Commands
+
+FEW = ("train.steps=4", "train.log_every=2", "train.batch_size=4", "train.warmup_steps=1")
+
+
+@pytest.fixture
+def place(pictures: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pictures, tmp_path / "my/pictures")
+    return tmp_path
+
+
+def spoil(place: Path) -> None:
+    (place / "my/pictures/notes.png").write_text("buy milk")
+    (place / "my/pictures/notes.txt").write_text("a list")
+
+
+def test_check_says_what_is_there(mmgen: Commands, place: Path) -> None:
+    done = mmgen("data", "check", "my/pictures", cwd=place)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("my/pictures: 12 samples, 12 usable\nsizes       16x16 to 16x16")
+    assert done.out.endswith("bad         none\nsheet       data-check.png\n")
+    with Image.open(place / "data-check.png") as sheet:
+        assert sheet.width > 4 * 96 and sheet.height > 3 * 96
+
+
+def test_check_ends_with_1_if_too_many_are_bad(mmgen: Commands, place: Path) -> None:
+    spoil(place)
+    words = ("data", "check", "my/pictures", "--json", "-o", "c.png")
+    done = mmgen(*words, cwd=place)
+    facts = json.loads(done.out)
+    assert done.code == 1 and done.err.startswith("mmgen: Skipped 1 bad of 13 samples in my/pict")
+    assert "more than 1%" in done.err and done.err.count("\n") == 1
+    assert list(facts["bad"]) == ["notes.png"] and facts["usable"] == 12
+    done = mmgen(*words, "--allow-bad", "0.1", cwd=place)
+    assert (done.code, done.err) == (0, "") and json.loads(done.out) == facts
+
+
+def test_pack_writes_shards_that_train(mmgen: Commands, place: Path) -> None:
+    spoil(place)
+    words = ("data", "pack", "my/pictures", "--out", "shards", "--shard-size", "5")
+    assert_one_sentence(mmgen(*words, cwd=place), "'notes.png' (it is not a picture", "--allow-bad")
+    assert not (place / "shards").exists()
+    done = mmgen(*words, "--allow-bad", "0.1", "--image-size", "8", cwd=place)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Wrote 12 pictures to shards/train-{0000..0002}.tar. Skipped 1 bad")
+    done = mmgen("data", "check", "shards/train-{0000..0002}.tar", cwd=place)
+    assert done.code == 0 and "12 usable\nsizes       8x8 to 8x8" in done.out
+    assert_one_sentence(mmgen(*words, cwd=place), "shards is there and not empty")
+
+
+def test_one_line_makes_a_pipeline(mmgen: Commands, tiny: Path, place: Path) -> None:
+    words = ("train", "generator", "--data", "my/pictures", "--model", "tiny", "--size", 16)
+    words = (*words, "--tokenizer", tiny, *FEW)
+    spoil(place)
+    assert_one_sentence(
+        replace_out(mmgen(*words, cwd=place)), "'notes.png' (it is not a picture", "--allow-bad"
+    )
+    done = mmgen(*words, "--allow-bad", "0.1", "-o", "run", cwd=place)
+    assert (done.code, done.err) == (0, ""), done
+    lines = done.out.splitlines()
+    assert lines[0].startswith("A generator for my/pictures: 16x16 pixels, tokenizer of ")
+    assert "Trained 4 steps; the result is in run/final." in lines
+    assert any("Skipped 1 bad of" in line for line in lines)
+    command = lines[-1]
+    assert command.startswith("mmgen sample 'a ") and command.endswith(" --model run/final")
+    assert (place / "run/previews/step-4.png").is_file()
+    prompt = command.split("'")[1]
+    done = mmgen("sample", prompt, "--model", "run/final", "-o", "a.png", cwd=place)
+    assert (done.code, done.out) == (0, "a.png\n")
+
+
+def test_tokenizer_check_allows_what_it_is_told(mmgen: Commands, tiny: Path, place: Path) -> None:
+    spoil(place)
+    words = ("tokenizer", "check", tiny, "my/pictures", "--allow-bad")
+    assert_one_sentence(mmgen(*words, "0.01", cwd=place), "more than 1%", "--allow-bad")
+    assert_one_sentence(mmgen(*words, "-1", cwd=place), "--allow-bad is -1; give a share")
+    done = mmgen(*words, "0.1", cwd=place)
+    assert done.code == 0 and "Skipped 1 bad of 13" in done.out
+
+
+def replace_out(done: object) -> object:
+    """The plan is told before the pictures are read; what matters here is the sentence."""
+    return type(done)(done.code, "", done.err)  # type: ignore[attr-defined, call-arg]
+
+
+def test_a_tokenizer_is_trained_first_if_asked(mmgen: Commands, place: Path) -> None:
+    words = ("train", "generator", "--data", "my/pictures", "--model", "tiny", "--size", 16)
+    words = (*words, "--tokenizer", "train", "-o", "run")
+    shown = mmgen(*words, "--print-config", cwd=place)
+    assert shown.out.startswith("# First the tokenizer, into run/tokenizer.\ntrain:\n")
+    saved = mmgen(*words, "--save-recipe", "r.yaml", cwd=place)
+    assert saved.out == "mmgen train r-tokenizer.yaml\nmmgen train r.yaml\n"
+    assert sorted(path.name for path in place.iterdir()) == ["my", "r-tokenizer.yaml", "r.yaml"]
+    quick = ("train.steps=1", "loss.perceptual=0", "train.eval_every=0", "train.preview_every=0")
+    done = mmgen("train", "r-tokenizer.yaml", *quick, cwd=place)
+    assert done.code == 0 and done.out.endswith("the result is in run/tokenizer/final.\n"), done
+    done = mmgen("train", "r.yaml", "train.steps=1", *quick[2:], cwd=place)
+    assert done.code == 0 and done.out.endswith("the result is in run/final.\n"), done
+
+
+def test_the_one_line_is_the_recipe(mmgen: Commands, place: Path) -> None:
+    words = ("train", "generator", "--data", "my/pictures", "--from", "emoji-64", "train.steps=7")
+    shown = mmgen(*words, "--print-config", cwd=place)
+    assert (shown.code, shown.err) == (0, "") and "steps: 7" in shown.out
+    done = mmgen(*words, "--save-recipe", "mine.yaml", cwd=place)
+    assert done.out == "mmgen train mine.yaml\n"
+    again = mmgen("train", "mine.yaml", "--print-config", cwd=place)
+    assert again.out == shown.out == (place / "mine.yaml").read_text()
+    assert sorted(path.name for path in place.iterdir()) == ["mine.yaml", "my"]
+
+
+REFUSED = [
+    (("train", "generator"), "`mmgen train generator` needs pictures; add --data FOLDER"),
+    (("train", "generator", "--data", "nowhere"), "There is no nowhere"),
+    (("train", "generator", "--data", "my/pictures", "--model", "smal"), "did you mean 'small'"),
+    (
+        ("train", "generator", "--data", "my/pictures", "--from", "emoji-65"),
+        "pipeline 'emoji-65'",
+    ),
+    (("train", "generator", "--data", "my/pictures", "train.stepz=1"), "did you mean 'steps'"),
+    (("train", "emoji64-generator", "--data", "my/pictures"), "make a recipe of their own"),
+    (("train", "emoji64-generator", "--model", "tiny"), "make a recipe of their own"),
+    (("train", "tokenizer", "--data", "my/pictures", "--tokenizer", "x"), "is for a generator"),
+    (("data", "check", "nowhere"), "There is no nowhere"),
+    (("data", "check", "my/pictures", "--allow-bad", "2"), "--allow-bad is 2; give a share"),
+    (("data", "check", "my/pictures", "--caption-column", "x"), "is no table"),
+    (("data", "check", "my/pictures", "-o", "my"), "does not name a picture"),
+    (("data", "pack", "my/pictures", "--out", "my"), "my is there and not empty"),
+    (("data", "pack", "my/pictures", "--out", "s", "--shard-size", "0"), "shard_size must be at"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED)
+def test_mistakes_are_one_sentence(
+    words: tuple[str, ...], said: str, mmgen: Commands, place: Path
+) -> None:
+    assert_one_sentence(mmgen(*words, cwd=place), said)
+    assert [path.name for path in place.iterdir()] == ["my"]

@@ -1,0 +1,66 @@
+"""Shards that `mmgen data pack` writes hold what the folder held."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bad_pictures import BAD, GOOD, write_bad_pictures
+
+from mmgen.data.fit import fit_bytes
+from mmgen.data.packing import pack
+from mmgen.data.sources import open_any, open_source
+from mmgen.errors import ConfigError, DataError, UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bad")
+    return write_bad_pictures(place / "folder", place / "outside")
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_shards_read_back_equal_the_folder(size: int | None, folder: Path, tmp_path: Path) -> None:
+    source = open_source(folder)
+    done = pack(source, tmp_path / "out", 3, size, limit_bad=0.6)
+    assert (done.count, done.shards) == (len(GOOD), 3)
+    assert done.name == f"{tmp_path}/out/train-{{0000..0002}}.tar"
+    assert all(name in done.report for name in BAD)
+    shards = open_source(done.name)
+    expected = [source.read(i) for i, key in enumerate(source.keys) if key in GOOD]
+    assert len(shards) == len(expected)
+    for i, sample in enumerate(expected):
+        read = shards.read(i)
+        assert read.captions == sample.captions
+        wanted = np.asarray(sample.image)
+        if size is not None:
+            wanted = fit_bytes(sample.image, size).permute(1, 2, 0).numpy()
+        assert np.array_equal(np.asarray(read.image), wanted), sample.key
+
+
+def test_bytes_depend_on_the_data_alone(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pack(open_any(folder), tmp_path / name, 4, 8, limit_bad=1.0)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["train-0000.tar", "train-0001.tar"]
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_nothing_is_half_written(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="more than 1%; mend the data, or allow more"):
+        pack(open_source(folder), out)
+    assert list(tmp_path.iterdir()) == []
+    for sizes in ({"shard_size": 0}, {"image_size": 0}):
+        with pytest.raises(ConfigError, match="must be at least 1"):
+            pack(open_source(folder), out, **sizes)
+    out.mkdir()
+    (out / "mine").touch()
+    with pytest.raises(UserError, match="not empty"):
+        pack(open_source(folder), out, limit_bad=1.0)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
