@@ -88,14 +88,16 @@ class UnifiedModel(nn.Module, Saved):
         plan: Plan,
         unit: str,
         shown: Tensor | None = None,
+        given: int = 0,
     ) -> Tensor:
         """Mean cross-entropy of the codes of a picture behind its caption; see `image_logits`.
 
-        `shown`, (B, N) long, stands on the rows instead of the right codes.
+        `shown`, (B, N) long, stands on the rows instead of the right codes. The first `given` slots
+        are seen and not asked for, as in `decode`.
         """
         seen = codes if shown is None else shown
         logits = self.image_logits(ids, valid, seen, plan, unit)
-        return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+        return F.cross_entropy(logits[:, given:].flatten(0, 1), codes[:, given:].flatten())
 
     def image_logits(
         self, ids: Tensor, valid: Tensor, codes: Tensor, plan: Plan, unit: str
@@ -132,13 +134,6 @@ class UnifiedModel(nn.Module, Saved):
             codes: (B, N) long, in slot order, with its `plan` and `unit`.
             ids: (B, T) `<bos> tokens <eos>`, `valid` (B, T) likewise bool.
         """
-        logits = self.image_to_text_logits(codes, plan, unit, ids, valid)
-        return F.cross_entropy(logits[valid[:, 1:]], ids[:, 1:][valid[:, 1:]])
-
-    def image_to_text_logits(
-        self, codes: Tensor, plan: Plan, unit: str, ids: Tensor, valid: Tensor
-    ) -> Tensor:
-        """Logits (B, T - 1, V) of each token of a caption but the first, behind its picture."""
         cursor = self.begin(len(ids))
         image = self.seen_image_rows(plan, codes, unit, cursor, self.tables())
         text = self.text_rows(ids[:, :-1], valid[:, :-1], cursor)
