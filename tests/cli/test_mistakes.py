@@ -58,8 +58,6 @@ SAMPLE = [
     (("-o", "a-file/cat.png"), "a-file is a file, not a folder"),
     (("-o", "a-file/deeper/still"), "a-file is a file, not a folder"),
     (("-o", "x" * 300 + ".png"), "File name too long"),
-    (("-o", "new/deep"), "There is no folder new; make it, or choose another place."),
-    (("-o", "new/deep/cat.png"), "There is no folder new; make it, or choose another place."),
     (("--class", "cat"), "--class is 'cat'; give the number of a class"),
     (("--class", "-"), "--class is '-'; give the number of a class"),
     (("--unit", ""), "no unit ''"),
