@@ -54,8 +54,8 @@ def sample(
     frames: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Clip to go on from, for weights that can: an animation, a folder of pictures or "
-            "a film; its frames are squeezed into squares; repeatable."
+            help="Clip to go on from, for weights that can: an animation, a film or a folder of "
+            "pictures, its frames; they are squeezed into squares; repeatable."
         ),
     ] = None,
     given: Annotated[int, typer.Option(help="Frames of --frames to go on from.")] = 5,
@@ -174,7 +174,7 @@ def sample(
             "-o",
             help="FILE, ending in .png, .jpg, .webp or .gif, or a folder; default: a new name here "
             "from the prompt. Of several pictures FILE is the sheet, and they are FILE-1, FILE-2 "
-            "... A FILE that is there is replaced. One missing folder is made, not two.",
+            "... A FILE that is there is replaced; folders that are missing are made.",
         ),
     ] = None,
 ) -> None:
