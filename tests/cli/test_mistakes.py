@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from one_sentence import assert_one_sentence
+from typer import BadParameter
+from typer.exceptions import TyperException
+
+import mmgen.cli
 
 if TYPE_CHECKING:
     from conftest import Commands
@@ -58,8 +62,6 @@ SAMPLE = [
     (("-o", "a-file/cat.png"), "a-file is a file, not a folder"),
     (("-o", "a-file/deeper/still"), "a-file is a file, not a folder"),
     (("-o", "x" * 300 + ".png"), "File name too long"),
-    (("-o", "new/deep"), "There is no folder new; make it, or choose another place."),
-    (("-o", "new/deep/cat.png"), "There is no folder new; make it, or choose another place."),
     (("--class", "cat"), "--class is 'cat'; give the number of a class"),
     (("--class", "-"), "--class is '-'; give the number of a class"),
     (("--unit", ""), "no unit ''"),
@@ -252,3 +254,18 @@ def test_a_newer_format_asks_for_an_upgrade(mmgen: Commands, tiny: Path, tmp_pat
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2, "new": "key"}))
     done = mmgen("sample", "a cat", "--model", "model", cwd=tmp_path)
     assert_one_sentence(done, "model has format 2, newer than", "upgrade mmgen-ar")
+
+
+@pytest.mark.parametrize("kind", [TyperException, BadParameter])
+def test_whatever_the_option_parser_says_is_one_sentence(
+    kind: type[TyperException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app(**_: object) -> None:
+        raise kind("Could not open file\n  'a.txt'.")
+
+    monkeypatch.setattr(mmgen.cli, "app", app)
+    with pytest.raises(SystemExit, match="2"):
+        mmgen.cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("mmgen: ") and said.endswith("'a.txt'; see `mmgen --help`.\n")
+    assert said.count("\n") == 1
