@@ -137,8 +137,8 @@ def convert_clips(
     network = build(config, fuse(flat, where), CLIP_RULES, where)
     sampling = SamplingDefaults("neighbor", guidance_scale=1.25)  # specs/nar.md 6.2
     shape = "x".join(map(str, given.latent_shape))
-    notes = () if "latent_shape" in options else (f"latent_shape {shape} assumed",)
-    notes += null_notes(config.condition)
+    guess = () if "latent_shape" in options else (f"latent_shape {shape} assumed",)
+    notes = (*guess, *null_notes(config.condition))
     return Converted("transformer", network, 128, guidable(sampling, config.condition), notes)
 
 
