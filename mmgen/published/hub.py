@@ -69,7 +69,7 @@ def check_reachable() -> None:
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:  # its clients' errors have no common class
-        if not _is_slow(error):
+        if _is_absent(error):
             raise
 
 
@@ -79,9 +79,9 @@ def _refuse(repository: str, error: Exception) -> NoReturn:
     ) from None
 
 
-def _is_slow(error: Exception) -> bool:
-    """Whether an answer may still come: not if a name is unknown or a connection refused."""
-    return "timeout" in type(error).__name__.lower() or isinstance(error, TimeoutError)
+def _is_absent(error: Exception) -> bool:
+    """Whether a name is unknown or a connection refused; else an answer may still come."""
+    return type(error).__name__ in ("ConnectError", "ConnectionError")  # of httpx, of requests
 
 
 def _reason(error: Exception) -> str:
