@@ -55,7 +55,8 @@ class VideoConvTokenizerConfig:
             raise ConfigError(
                 'A clip tokenizer takes a discrete quantizer and frames of the family "vqgan".'
             )
-        channels = build_quantizer(self.frames.quantizer).channels
+        with torch.device("meta"):  # a configuration draws nothing
+            channels = build_quantizer(self.frames.quantizer).channels
         if channels != self.frames.z_channels:
             raise ConfigError(
                 f"A clip tokenizer's z_channels ({self.frames.z_channels}) must equal the channels "

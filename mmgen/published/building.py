@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmgen.errors import CheckpointError
 from mmgen.published.keymap import load
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -16,6 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 DRAWS = frozenset(
     {"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "erfinv_"}
 )
+MADE = (torch.randn, torch.rand)  # their tensors are allocated alone
 
 
 class _NothingDrawn(TorchFunctionMode):
@@ -25,6 +28,8 @@ class _NothingDrawn(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if function in MADE and "generator" not in kwargs:  # a seeded draw is a constant
+            return torch.empty(*args, **kwargs)
         if getattr(function, "__name__", "") in DRAWS:
             return args[0] if args else kwargs["tensor"]
         return function(*args, **kwargs)
@@ -42,8 +47,10 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], where: str
         where: what to call the file in messages.
 
     Raises:
-        CheckpointError: they do not fit the network.
+        CheckpointError: there are none, or they do not fit the network.
     """
+    if not tensors:
+        raise CheckpointError(f"{where} holds no tensor of this network; get the whole file.")
     with next(iter(tensors.values())).device, _NothingDrawn():
         network = make()
     load(network, tensors, where)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mmgen.errors import ConfigError
 from mmgen.models.conditions import ClassConfig, ConditionConfig
 from mmgen.pipeline_folder import SamplingDefaults
 
@@ -17,8 +18,14 @@ def classes_of(rows: int, options: Mapping[str, Any], name: str) -> int:
         rows: of the table.
         options: what the user said.
         name: of the option that counts the classes.
+
+    Raises:
+        ConfigError: `class_dropout_prob` is no share of the labels.
     """
     said, dropped = options.get(name), options.get("class_dropout_prob")
+    number = isinstance(dropped, (int, float)) and not isinstance(dropped, bool)
+    if dropped is not None and not (number and 0 <= dropped <= 1):
+        raise ConfigError(f"class_dropout_prob must be a number from 0 to 1, not {dropped!r}.")
     bare = not dropped if said == rows else dropped == 0 and said != rows - 1
     return rows if bare else rows - 1
 
@@ -33,3 +40,10 @@ def guidable(sampling: SamplingDefaults, condition: ConditionConfig) -> Sampling
     if isinstance(condition, ClassConfig) and not condition.null:
         return replace(sampling, guidance_scale=1.0)
     return sampling
+
+
+def null_notes(condition: ConditionConfig) -> tuple[str, ...]:
+    """What to tell the user of a table without a null row."""
+    if isinstance(condition, ClassConfig) and not condition.null:
+        return (f"{condition.classes} classes and no null class, so no guidance",)
+    return ()

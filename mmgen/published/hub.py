@@ -9,7 +9,6 @@ from mmgen.errors import UserError
 from mmgen.published.catalogue import Card, cards, find_card
 
 WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
-PATIENCE = 4.0  # seconds for the hub to answer at all, since its client tries for a minute
 
 
 def download(system: str, name: str) -> list[Path]:
@@ -39,7 +38,7 @@ def _fetch(card: Card) -> list[Path]:
     from huggingface_hub import hf_hub_download
 
     try:
-        refuse_silence()
+        check_reachable()
         names = card.files or _only_weights(card.repository)
         return [Path(hf_hub_download(card.repository, name)) for name in names]
     except UserError:
@@ -57,18 +56,32 @@ def _cached(card: Card) -> list[Path]:
     return paths if len(paths) == len(found) else []
 
 
-def refuse_silence() -> None:
-    """Raise what is wrong if the hub cannot be reached within `PATIENCE`."""
+def check_reachable() -> None:
+    """Raise what is wrong if nobody is there: its client would try for a minute.
+
+    Whatever is only slow is left to the client, which has patience of its own
+    (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT).
+    """
     from huggingface_hub import constants, get_session
 
-    if not constants.HF_HUB_OFFLINE:  # then its client says so at once
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    if constants.HF_HUB_OFFLINE:  # then its client says so at once
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:  # its clients' errors have no common class
+        if _is_absent(error):
+            raise
 
 
 def _refuse(repository: str, error: Exception) -> NoReturn:
     raise UserError(
         f"The hub does not give {repository} ({_reason(error)}); download the file yourself."
     ) from None
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether a name is unknown or a connection refused; else an answer may still come."""
+    return type(error).__name__ in ("ConnectError", "ConnectionError")  # of httpx, of requests
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -93,6 +93,8 @@ class LarpOptions:
     encoder_depth: int = 12
     decoder_depth: int = 12
 
+
+PRESETS: dict[str, dict[str, Any]] = {"LARP-L-long": asdict(LarpOptions())}
 
 # What no tensor tells.
 ASSUMED = ("frame_num", "encoder_num_heads", "decoder_num_heads", "latent_pe_scale_factor")

@@ -12,7 +12,7 @@ from mmgen.models.conditional import Tap
 from mmgen.models.units import Unit
 from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published.gpt_blocks import build, fuse, halves
-from mmgen.published.gpt_classes import guidable
+from mmgen.published.gpt_classes import guidable, null_notes
 from mmgen.published.gpt_images import (
     HEAD,
     RULES,
@@ -48,7 +48,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     network = build(config, halves(fuse(tensors, where), config.backbone), RULES, where)
     sampling = guidable(sampling_defaults(given), config.condition)
     size = image_size(given.block_size)
-    return Converted("transformer", network, size, sampling, size_by=told)
+    notes = null_notes(config.condition)
+    return Converted("transformer", network, size, sampling, notes, size_by=told)
 
 
 def sampling_defaults(given: Options) -> SamplingDefaults:

@@ -22,7 +22,7 @@ from mmgen.pipeline_folder import SamplingDefaults
 from mmgen.published import gpt_images as images
 from mmgen.published import keymap
 from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves, heads_of
-from mmgen.published.gpt_classes import classes_of, guidable, table_condition
+from mmgen.published.gpt_classes import classes_of, guidable, null_notes, table_condition
 from mmgen.published.gpt_sizes import STALE, image_size, size_by
 from mmgen.published.options import official, refuse_contradictions, whole
 from mmgen.published.systems import Converted, Part, Shapes
@@ -89,7 +89,8 @@ def convert_images(
     scale = 7.5 if given.model_type == "t2i" else 2.0  # specs/nar.md 3.6 and 4
     sampling = guidable(SamplingDefaults("neighbor", guidance_scale=scale), config.condition)
     size = image_size(given.block_size)
-    return Converted("transformer", network, size, sampling, size_by=told)
+    notes = null_notes(config.condition)
+    return Converted("transformer", network, size, sampling, notes, size_by=told)
 
 
 # -- clips ---------------------------------------------------------------------------------------
@@ -136,7 +137,8 @@ def convert_clips(
     network = build(config, fuse(flat, where), CLIP_RULES, where)
     sampling = SamplingDefaults("neighbor", guidance_scale=1.25)  # specs/nar.md 6.2
     shape = "x".join(map(str, given.latent_shape))
-    notes = () if "latent_shape" in options else (f"latent_shape {shape} assumed",)
+    guess = () if "latent_shape" in options else (f"latent_shape {shape} assumed",)
+    notes = (*guess, *null_notes(config.condition))
     return Converted("transformer", network, 128, guidable(sampling, config.condition), notes)
 
 

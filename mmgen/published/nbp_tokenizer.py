@@ -49,6 +49,16 @@ class TokenizerOptions:
     temporal_stride: Literal[4] = 4
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "NBP-tokenizer": {
+        "fsq_levels": (8, 8, 8, 5, 5, 5),
+        "channels": (128, 256, 512),
+        "residual_units_per_stage": 4,
+        "embed_dim": 6,
+    }
+}
+
+
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """Read a video tokenizer, from a file of its own or from that of a transformer."""
     read = official(TokenizerOptions, options, where, _SAID)

@@ -28,7 +28,7 @@ from mmgen.published.gpt_blocks import (
     heads_of,
     square,
 )
-from mmgen.published.gpt_classes import classes_of, guidable, table_condition
+from mmgen.published.gpt_classes import classes_of, guidable, null_notes, table_condition
 from mmgen.published.gpt_sizes import image_size, size_by
 from mmgen.published.ibq_ar import (
     CLASSES,
@@ -122,7 +122,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     told = size_by(options, where)
     size = image_size(given.block_size)
     usual = guidable(sampling, condition)
-    return Converted("transformer", network, size, usual, size_by=told)
+    notes = null_notes(condition)
+    return Converted("transformer", network, size, usual, notes, size_by=told)
 
 
 def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Options:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_cases import NAMES, small_case
 from torch import nn
 
 from mmgen.errors import CheckpointError
 from mmgen.published.building import build
+from mmgen.published.importing import convert_all
 from mmgen.tokenizers_vis.eva import EvaConfig, build_eva
 from mmgen.tokenizers_vis.quantizers import FSQ, LFQ, VQ, FSQConfig, LFQConfig, VQConfig
 from mmgen.tokenizers_vis.vit import ViT, ViTConfig
@@ -41,6 +43,19 @@ def test_a_network_is_what_its_file_says_and_draws_nothing(make) -> None:  # typ
     for name, constant in fresh.named_buffers():  # those that no file holds
         if name not in tensors:
             assert torch.equal(network.get_buffer(name), constant), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_published_network_draws(name: str) -> None:
+    case = small_case(name)
+    before = torch.random.get_rng_state()
+    assert convert_all(case.matches(), case.config)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_file_without_tensors_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"^file holds no tensor of this network; get the"):
+        build(layers, {}, "file")
 
 
 def test_a_misfit_is_refused() -> None:

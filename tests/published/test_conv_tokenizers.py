@@ -73,6 +73,8 @@ def test_published_sizes_fit_both_ways(name: str) -> None:
     network: Any = on_meta(module, shapes, options).network
     unused = {"quantize.codebook_used"}
     assert len(network.state_dict()) == len(shapes.keys() - unused)
+    held = sum(torch.Size(shape).numel() for key, shape in shapes.items() if key not in unused)
+    assert sum(tensor.numel() for tensor in network.state_dict().values()) == held
 
 
 @pytest.mark.parametrize("system", SMALL)

@@ -189,6 +189,14 @@ def test_a_table_may_lack_the_null_row(
     assert (condition.classes, condition.null) == (classes, null)
     assert converted.sampling is not None
     assert (converted.sampling.guidance_scale == 1.0) is not null
+    told = () if null else ("8 classes and no null class, so no guidance",)
+    assert converted.notes == told
+
+
+@pytest.mark.parametrize("dropped", ["0", True, -1, [0], float("nan")])
+def test_a_share_of_labels_is_a_number(dropped: Any) -> None:
+    with pytest.raises(ConfigError, match="class_dropout_prob must be a number from 0 to 1, not"):
+        images({"class_dropout_prob": dropped}, **{TABLE: (8, 768)})
 
 
 def test_classes_that_contradict_the_table() -> None:

@@ -137,6 +137,15 @@ def test_nar_clip_sizes(name: str) -> None:
     assert converted.network.config.grid == (4, 16, 16) and converted.image_size == 128
 
 
+@pytest.mark.parametrize("name", sorted(nar.PRESETS.keys() - {*NAR, *CLIPS}))
+def test_nar_sizes_without_a_published_count(name: str) -> None:
+    preset = nar.PRESETS[name]
+    clips = name.startswith("llama-abs")
+    shapes = clip_shapes(preset) if clips else image_shapes(preset, MEDUSA)
+    converted = convert(preset, shapes, "x.pth")
+    assert parameters(converted) == sum(torch.Size(shape).numel() for shape in shapes.values())
+
+
 SMALL: dict[str, Any] = {"n_layer": 2, "dim": 768, "model_type": "c2i"}
 
 

@@ -17,6 +17,7 @@ from mmgen.published import larp as larp_files
 from mmgen.published import nbp
 from mmgen.published import nbp_tokenizer as tokenizer_files
 from mmgen.published.importing import import_files
+from mmgen.published.larp_options import PRESETS as LARP_PRESETS
 from mmgen.published.nbp_options import TransformerOptions
 from mmgen.published.systems import Converted, parts
 from mmgen.published.ucf101 import class_texts
@@ -63,11 +64,15 @@ def test_the_published_tokenizer_has_its_names_and_its_size() -> None:
     network = tokenizer_files.convert(on_meta(shapes), {}, "file").network
     assert sum(p.numel() for p in network.parameters()) == 370_372_105
     assert sum(p.numel() for p in network.encoder.parameters()) == 144_886_790
+    size = tokenizer_files.PRESETS["NBP-tokenizer"]
+    assert tokenizer_files.convert(on_meta(shapes), size, "file").network.config == network.config
 
 
 def test_larp_has_its_names_and_its_size() -> None:
     converted = larp_files.convert(on_meta(larp()), {}, "file")
     assert parameters(converted) == 172_179_984
+    said = larp_files.convert(on_meta(larp()), LARP_PRESETS["LARP-L-long"], "file")
+    assert said.network.config == converted.network.config
     assert converted.network.grid_for((16, 128, 128)) == (1, 1, 1024)
 
 
