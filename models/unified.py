@@ -132,13 +132,6 @@ class UnifiedModel(nn.Module, Saved):
             codes: (B, N) long, in slot order, with its `plan` and `unit`.
             ids: (B, T) `<bos> tokens <eos>`, `valid` (B, T) likewise bool.
         """
-        logits = self.image_to_text_logits(codes, plan, unit, ids, valid)
-        return F.cross_entropy(logits[valid[:, 1:]], ids[:, 1:][valid[:, 1:]])
-
-    def image_to_text_logits(
-        self, codes: Tensor, plan: Plan, unit: str, ids: Tensor, valid: Tensor
-    ) -> Tensor:
-        """Logits (B, T - 1, V) of each token of a caption but the first, behind its picture."""
         cursor = self.begin(len(ids))
         image = self.seen_image_rows(plan, codes, unit, cursor, self.tables())
         text = self.text_rows(ids[:, :-1], valid[:, :-1], cursor)

@@ -45,7 +45,7 @@ def caption_likelihoods(pipeline: Pipeline, codes: Tensor, captions: Sequence[st
         ids, valid = (
             t.to(codes.device) for t in text.encode(part, model.config.max_text, end=True)
         )
-        logits = model.image_to_text_logits(
+        logits = model.caption_logits(
             slots.expand(len(part), -1), plan, unit.name, ids, valid
         )  # (B, T - 1, V)
         nats = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")

@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from mmgen.errors import CheckpointError
+from mmgen.published.catalogue import cards
 from mmgen.published.keymap import shape
+from mmgen.published.systems import ASSUMED
 
 PATCH = 16  # pixels a side of a token, with the tokenizer that the weights were trained on
 PIXELS = re.compile(r"_(256|384|512)(?!\d)")  # in the name of a published file
@@ -42,34 +44,34 @@ def named_size(where: str, model_type: str) -> tuple[int, str]:
     """Tokens of a picture, and what tells it: the name of a published file, or "" for nothing."""
     if told := PIXELS.search(Path(where).stem):
         return (int(told[1]) // PATCH) ** 2, "as the file's name says"
-    stages = [size for name, size in STAGES.items() if name in where] if model_type == "t2i" else []
-    if len(stages) == 1:  # a file of `NAR-XL-t2i-stage2`
+    named = (Path(where).stem, repository_of(Path(where)))
+    stages = [size for stage, size in STAGES.items() if any(stage in name for name in named)]
+    if model_type == "t2i" and len(stages) == 1:  # a file of `NAR-XL-t2i-stage2`
         return (stages[0] // PATCH) ** 2, "as its name says"
     return (256 // PATCH) ** 2, ""
 
 
-def size_notes(
-    block_size: int,
-    options: Mapping[str, Any],
-    where: str,
-    model_type: str = "c2i",
-    tabled: bool = False,
-) -> tuple[str, ...]:
-    """What to say of a size that the user did not give.
+def size_by(
+    options: Mapping[str, Any], where: str, model_type: str = "c2i", tabled: bool = False
+) -> str:
+    """What tells the pixels of a picture, as `Converted.size_by` has it.
 
     Args:
-        block_size: tokens of a picture.
         options: what the user said.
         where: what to call the file in messages.
         model_type: "c2i" or "t2i".
-        tabled: the file's rotary table tells it.
+        tabled: the file's rotary table tells its grid.
     """
     if tabled or "block_size" in options:
-        return ()
-    size, said = image_size(block_size), named_size(where, model_type)[1]
-    if said:
-        return (f"{size} pixels, {said}",)
-    return (f"{size} pixels assumed; say block_size= (tokens of a picture) if it is another size",)
+        return ""
+    return named_size(where, model_type)[1] or ASSUMED
+
+
+def repository_of(path: Path) -> str:
+    """The repository whose folder a file lies in, in the hub's cache or under its own name."""
+    cached = [part for part in path.parts if part.startswith("models--")]
+    published = {card.repository.rpartition("/")[2] for card in cards()}
+    return next(iter(cached), path.parent.name if path.parent.name in published else "")
 
 
 def image_size(block_size: int) -> int:

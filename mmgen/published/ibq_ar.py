@@ -27,7 +27,7 @@ from mmgen.published.gpt_blocks import (
     square,
 )
 from mmgen.published.gpt_classes import classes_of, guidable, table_condition
-from mmgen.published.gpt_sizes import image_size, size_notes
+from mmgen.published.gpt_sizes import image_size, size_by
 from mmgen.published.keymap import count, shape
 from mmgen.published.options import official, refuse_contradictions
 from mmgen.published.systems import Converted, Part, Shapes
@@ -105,9 +105,10 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     network = build(config, halves(fuse(tensors, where), backbone), rules, where)
     scale, temperature = EVALUATION.get(given.n_embd, (2.0, 1.0))
     sampling = SamplingDefaults("token", guidance_scale=scale, temperature=temperature)
-    notes = size_notes(given.block_size, options, where)
+    told = size_by(options, where)
     size = image_size(given.block_size)
-    return Converted("transformer", network, size, guidable(sampling, condition), notes)
+    usual = guidable(sampling, condition)
+    return Converted("transformer", network, size, usual, size_by=told)
 
 
 def read(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Options:

@@ -28,7 +28,7 @@ from mmgen.published.catalogue import SYSTEMS, refuse_system, tokenizers_for
 from mmgen.published.matching import Match, match
 from mmgen.published.options import UnknownOptions, refuse_absurd, spelled
 from mmgen.published.reading import read_checkpoint
-from mmgen.published.systems import Converted, Part, parts
+from mmgen.published.systems import ASSUMED, Converted, Part, parts
 
 IMAGE_SIZE = 256  # pixels a side, where no file says: what nearly all published systems draw
 
@@ -62,8 +62,9 @@ def import_files(
     matches = match(system, [read_checkpoint(file) for file in files], known)
     converted = convert_all(matches, options)
     _refuse_twins(matches, converted)
-    sources = [_source(*pair) for pair in zip(matches, converted)]
-    info = _info(out.resolve().name, converted, sources)
+    size = _image_size(converted) or IMAGE_SIZE
+    sources = [_source(*pair, size) for pair in zip(matches, converted)]
+    info = _info(out.resolve().name, converted, sources, size)
     _refuse_strangers(matches, converted, info)
     _write(out.resolve(), converted, info)
     said = [line for pair in zip(converted, sources) for line in _lines(*pair)]
@@ -103,7 +104,7 @@ def convert_all(matches: Sequence[Match], options: Mapping[str, Any]) -> list[Co
         if all(unknown and name in unknown.names for unknown in refused):
             known = [word for unknown in refused if unknown for word in unknown.known]
             files = " and ".join(found.where for found in matches)
-            raise UnknownOptions(f"None of {files}", [name], list(dict.fromkeys(known)))
+            raise UnknownOptions(files, [name], list(dict.fromkeys(known)), "have")
     return converted
 
 
@@ -150,7 +151,9 @@ def _refuse_strangers(
     if not {"vision", "transformer"} <= networks.keys():
         return
     files = {one.component: found.where for found, one in zip(matches, converted)}
-    for fact in facts(networks["vision"], networks["transformer"], info.image_size):
+    draws = next(one for one in converted if one.component == "transformer")
+    stated = draws.image_size if draws.size_by not in ("", ASSUMED) else info.image_size
+    for fact in facts(networks["vision"], networks["transformer"], stated or info.image_size):
         if fact.have == fact.needed:
             continue
         said = str(fact)
@@ -162,11 +165,21 @@ def _refuse_strangers(
         )
 
 
-def _source(found: Match, converted: Converted) -> Source:
-    """The record of a component; several files are joined by " + "."""
+def _source(found: Match, converted: Converted, size: int) -> Source:
+    """The record of a component; several files are joined by " + ".
+
+    Args:
+        found: its files. `converted`: what became of them.
+        size: pixels a side of the pictures.
+    """
     checkpoints = [share.checkpoint for share in found.shares]
     told = dict.fromkeys(c.note for c in checkpoints if c.note)
-    notes = (*told, *converted.notes, *(f"assumed {taken}" for taken in _taken(converted)))
+    notes = (
+        *told,
+        *converted.notes,
+        *_size_note(converted, size),
+        *(f"assumed {taken}" for taken in _taken(converted)),
+    )
     return Source(
         component=converted.component,
         system=found.part.system,
@@ -179,14 +192,23 @@ def _source(found: Match, converted: Converted) -> Source:
     )
 
 
-def _info(name: str, converted: Sequence[Converted], sources: Sequence[Source]) -> PipelineInfo:
+def _size_note(converted: Converted, size: int) -> tuple[str, ...]:
+    if converted.size_by == ASSUMED:
+        hint = "say block_size= (tokens of a picture) if it is another size"
+        return (f"{size} pixels assumed; {hint}",)
+    return (f"{size} pixels, {converted.size_by}",) if converted.size_by else ()
+
+
+def _info(
+    name: str, converted: Sequence[Converted], sources: Sequence[Source], size: int
+) -> PipelineInfo:
     # What draws knows best what it was trained on and how it is evaluated: it comes last.
     ordered = sorted(converted, key=lambda one: one.component == "transformer")
     settings = [one.sampling for one in ordered if one.sampling]
     return PipelineInfo(
         format=FORMAT,
         name=name,
-        image_size=_image_size(ordered) or IMAGE_SIZE,
+        image_size=size,
         sampling=settings[-1] if settings else SamplingDefaults(),
         licence="; ".join(dict.fromkeys(f"{s.licence} ({s.repository})" for s in sources)),
         sources=tuple(sources),

@@ -18,6 +18,7 @@ from mmgen.published.renamed import Renamed, Target, ruled
 from mmgen.saving import listed, refuse_misfits
 
 Rules = Iterable[tuple[str, Target]]
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LONGEST_KEY = 80  # characters of a key in a message
 
 
@@ -66,6 +67,12 @@ def load(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     own = network.state_dict()
     official = tensors.official if isinstance(tensors, Renamed) else str
     refuse_misfits(own, tensors, where, lambda name: shown(official(name)))
+    stored = next((name for name in own if not _has_float(own[name], tensors[name])), None)
+    if stored is not None:
+        raise CheckpointError(
+            f"{where} stores {shown(official(stored))} as {tensors[stored].dtype}; get the weights "
+            "in float32, bfloat16 or float16."
+        )
     broken = next((name for name in own if not _finite(tensors[name])), None)
     if broken is not None:
         raise CheckpointError(
@@ -141,6 +148,11 @@ def count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """How many different first groups of `pattern` occur, such as the number of layers."""
     matches = (re.fullmatch(pattern, key) for key in tensors)
     return len({match[1] for match in matches if match})
+
+
+def _has_float(own: Tensor, given: Tensor) -> bool:
+    """Whether a tensor holds what a network computes with: not integers or 8-bit floats."""
+    return not own.is_floating_point() or given.dtype in FLOATS
 
 
 def _finite(tensor: Tensor) -> bool:

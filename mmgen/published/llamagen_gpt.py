@@ -25,7 +25,7 @@ from mmgen.published.gpt_images import (
     read,
     without_stale,
 )
-from mmgen.published.gpt_sizes import STALE, image_size, size_notes
+from mmgen.published.gpt_sizes import STALE, image_size, size_by
 from mmgen.published.systems import Converted, Part
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -41,13 +41,14 @@ GUIDANCE_256 = {768: 2.0, 1024: 1.75}
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
     """LlamaGen's transformer; see `Part.convert`."""
     given = read(Options, tensors, options, where)
-    notes = size_notes(given.block_size, options, where, given.model_type, STALE in tensors)
+    told = size_by(options, where, given.model_type, STALE in tensors)
     tensors = without_stale(tensors)
     unit = Unit("token", "raster", "shift")
     config = image_config(given, tensors, where, unit, taps=(Tap("x", given.n_layer),))
     network = build(config, halves(fuse(tensors, where), config.backbone), RULES, where)
     sampling = guidable(sampling_defaults(given), config.condition)
-    return Converted("transformer", network, image_size(given.block_size), sampling, notes)
+    size = image_size(given.block_size)
+    return Converted("transformer", network, size, sampling, size_by=told)
 
 
 def sampling_defaults(given: Options) -> SamplingDefaults:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ from mmgen.published.keymap import shown
 from mmgen.published.reading import Checkpoint
 from mmgen.published.systems import Part, Shapes, shapes_of
 from mmgen.saving import listed
+
+TRIED = 32  # keys that may be the one too many in a file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,9 +170,17 @@ def _nearly(checkpoint: Checkpoint, own: Sequence[Part]) -> CheckpointError | No
     )
 
 
+def _oddest(shapes: Shapes, needed: Collection[str]) -> list[str]:
+    """The keys to try first as one too many: those whose form, numbers aside, is rarest."""
+    forms = {key: re.sub(r"\d+", "#", key) for key in shapes if key not in needed}
+    often = Counter(forms.values())
+    return sorted(forms, key=lambda key: often[forms[key]])[:TRIED]
+
+
 def _strays(part: Part, shapes: Shapes) -> list[str]:
     """The keys without which a file would be the part; at most a fifth of all, or one."""
-    for key in shapes:
+    # A file of another system has many keys that none of this part's looks like: not tried.
+    for key in _oddest(shapes, part.needed):
         if part.recognise({other: shape for other, shape in shapes.items() if other != key}):
             return [key]
     groups: dict[str, list[str]] = {}

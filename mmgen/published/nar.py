@@ -23,7 +23,7 @@ from mmgen.published import gpt_images as images
 from mmgen.published import keymap
 from mmgen.published.gpt_blocks import backbone_config, block_rules, build, fuse, halves, heads_of
 from mmgen.published.gpt_classes import classes_of, guidable, table_condition
-from mmgen.published.gpt_sizes import STALE, image_size, size_notes
+from mmgen.published.gpt_sizes import STALE, image_size, size_by
 from mmgen.published.options import official, refuse_contradictions, whole
 from mmgen.published.systems import Converted, Part, Shapes
 
@@ -80,7 +80,7 @@ def convert_images(
     """NAR's image transformer; see `Part.convert`."""
     extra = whole(options, "medusa_attention_num", 1, where)
     given = images.read(ImageOptions, tensors, options, where, extra)
-    notes = size_notes(given.block_size, options, where, given.model_type, STALE in tensors)
+    told = size_by(options, where, given.model_type, STALE in tensors)
     tensors = images.without_stale(tensors)
     below = Tap("y", given.n_layer + given.medusa_attention_num)
     taps = (Tap("x", given.n_layer), below)
@@ -88,7 +88,8 @@ def convert_images(
     network = build(config, halves(fuse(tensors, where), config.backbone), IMAGE_RULES, where)
     scale = 7.5 if given.model_type == "t2i" else 2.0  # specs/nar.md 3.6 and 4
     sampling = guidable(SamplingDefaults("neighbor", guidance_scale=scale), config.condition)
-    return Converted("transformer", network, image_size(given.block_size), sampling, notes)
+    size = image_size(given.block_size)
+    return Converted("transformer", network, size, sampling, size_by=told)
 
 
 # -- clips ---------------------------------------------------------------------------------------

@@ -27,10 +27,13 @@ class UnknownOptions(ConfigError):
         where: what to call the component in messages.
         names: the ones that are not known.
         known: what would have been.
+        verb: "have" of several.
     """
 
-    def __init__(self, where: str, names: Sequence[str], known: Sequence[str]) -> None:
-        super().__init__(f"{where} has no option '{names[0]}'{suggestion(names[0], known)}")
+    def __init__(
+        self, where: str, names: Sequence[str], known: Sequence[str], verb: str = "has"
+    ) -> None:
+        super().__init__(f"{where} {verb} no option '{names[0]}'{suggestion(names[0], known)}")
         self.names = names
         self.known = known
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Shapes = Mapping[str, tuple[int, ...]]
+ASSUMED = "assumed"  # in the place of what tells a size
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Converted:
         sampling: the published evaluation settings.
         notes: said to the user, such as "EMA weights".
         assumed: official options that neither the file nor the user told, as they are taken.
+        size_by: what tells `image_size`: "as the file's name says", or `ASSUMED`; "" where only the
+            grid is told, or a component says it of itself.
     """
 
     component: str
@@ -40,6 +43,7 @@ class Converted:
     sampling: SamplingDefaults | None = None
     notes: tuple[str, ...] = ()
     assumed: Mapping[str, Any] = field(default_factory=dict)
+    size_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,21 +34,22 @@ def images(options: dict[str, Any], where: str = "c2i.pt", **more: tuple[int, ..
     [
         ("models--yefly--NAR-XL-t2i-stage2/snapshots/1/model.pt", "t2i", 32, "as its name says"),
         ("NAR-XL-t2i-stage1/model.pt", "t2i", 16, "as its name says"),
-        ("stage2/model.pt", "c2i", 16, "256 pixels assumed"),
-        ("stage1-and-stage2/model.pt", "t2i", 16, "256 pixels assumed"),
+        ("stage2/model.pt", "c2i", 16, "assumed"),
+        ("/home/me/stage2-tests/model.pt", "t2i", 16, "assumed"),
+        ("stage1-and-stage2/model.pt", "t2i", 16, "assumed"),
     ],
 )
 def test_a_stage_tells_its_pixels(where: str, task: str, side: int, note: str) -> None:
     shapes = image_shapes({**SMALL, "model_type": task}, MEDUSA)
     converted = nar.convert_images(tensors(shapes), {}, where)
     assert converted.network.config.grid == (1, side, side)
-    assert note in converted.notes[0]
+    assert converted.size_by == note
 
 
 def test_a_rotary_table_tells_grid_and_heads() -> None:
     converted = images({}, "c2i_B_256.pt", freqs_cis=(577, 16, 2))
     config = converted.network.config
-    assert (config.grid, config.backbone.heads, converted.notes) == ((1, 24, 24), 24, ())
+    assert (config.grid, config.backbone.heads, converted.size_by) == ((1, 24, 24), 24, "")
     shapes = image_shapes(TEXT, MEDUSA) | {"freqs_cis": (120 + 1024, 32, 2)}
     config = nar.convert_images(tensors(shapes), {}, "a.pt").network.config
     assert (config.grid, config.backbone.heads) == ((1, 32, 32), 12)
@@ -235,9 +236,8 @@ def test_heads_without_a_neighbour_speak_of_the_corner() -> None:
 def test_sizes_of_no_published_file_are_said() -> None:
     """IBQ's and Open-MAGVIT2's files do not tell their pixels either."""
     shapes = ibq_shapes({"n_layer": 1, "n_embd": 32, "vocab_size": 9})
-    note = ibq_ar.convert(tensors_of(shapes), {"n_head": 2}, "a.ckpt").notes[0]
-    assert note.startswith("256 pixels assumed")
-    note = open_magvit2_ar.convert(
+    assert ibq_ar.convert(tensors_of(shapes), {"n_head": 2}, "a.ckpt").size_by == "assumed"
+    converted = open_magvit2_ar.convert(
         tensors_of(magvit2_shapes(MAGVIT2)), {"n_head": 2}, "AR_256_B.ckpt"
-    ).notes[0]
-    assert note == "256 pixels, as the file's name says"
+    )
+    assert converted.size_by == "as the file's name says"

@@ -198,8 +198,7 @@ def test_options_say_whose_they_are(vq: Path, gpt: Path, tmp_path: Path) -> None
     said = run("apple", [vq, gpt], tmp_path / "d", rope_base=50.0, dropout=0.1, vision={"ch": 8})
     assert not any(line.startswith("assumed") for line in said)
     refusal = refused("apple", [vq, gpt], tmp_path / "out", ch=8, rope_bas=50.0)
-    assert refusal.endswith("has no option 'rope_bas'; did you mean 'rope_base'?")
-    assert str(vq) in refusal and str(gpt) in refusal
+    assert refusal == (f"{vq} and {gpt} have no option 'rope_bas'; did you mean 'rope_base'?")
     # Said of one component, it is that one's.
     refusal = refused("apple", [vq, gpt], tmp_path / "out", vision={"rope_base": 50.0})
     assert refusal.startswith(f"{vq} has no option 'rope_base'")
@@ -226,6 +225,22 @@ def test_the_grid_and_the_tokenizer_make_the_size(gpt: Path, tmp_path: Path) -> 
     other, known = save(tmp_path / "other.pt", weights), (_tokenizer_with(changes), *PARTS[1:])
     import_files("apple", [other, gpt], {}, tmp_path / "out", known)
     assert read_info(tmp_path / "out").image_size == 48  # not what the transformer would assume
+
+
+def test_a_stated_size_is_held_against_the_tokenizer(gpt: Path, tmp_path: Path) -> None:
+    """VQ-8 and VQ-16 have one codebook: the stride alone tells them apart."""
+    changes = {"patch_size": 8}
+    weights = {f"vq.{key}": tensor for key, tensor in tokenizer(**changes).state_dict().items()}
+    other = save(tmp_path / "other.pt", weights)
+    generator = PARTS[1]
+
+    def convert(tensors: Any, options: Any, where: str) -> Converted:
+        return replace(generator.convert(tensors, options, where), size_by="as its name says")
+
+    known = (_tokenizer_with(changes), replace(generator, convert=convert), *PARTS[2:])
+    with pytest.raises(CheckpointError, match="would make 48 pixels a side there, not 24"):
+        import_files("apple", [other, gpt], {}, tmp_path / "out", known)
+    assert not (tmp_path / "out").exists()
 
 
 def _tokenizer_with(changes: dict[str, Any]) -> Part:

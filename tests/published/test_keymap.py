@@ -63,6 +63,16 @@ def test_a_shape_has_the_axes_that_it_needs() -> None:
             shape(tensors, key, (2, 4), "x")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.bool])
+def test_what_no_network_computes_with_is_refused(dtype: torch.dtype) -> None:
+    network = nn.Linear(2, 2, bias=False)
+    before = network.weight.clone()
+    with pytest.raises(CheckpointError, match=rf"stores 'weight' as {dtype}; get the weights in"):
+        load(network, {"weight": torch.ones(2, 2).to(dtype)}, "x")
+    assert torch.equal(network.weight, before)
+    load(network, {"weight": torch.ones(2, 2, dtype=torch.float64)}, "x")
+
+
 STRANGE = "a\n\x1b[31mred" + "x" * 200
 
 

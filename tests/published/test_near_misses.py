@@ -11,7 +11,10 @@ from torch import Tensor
 
 from mmgen.errors import UserError
 from mmgen.published.importing import convert_all
+from mmgen.published.matching import match
+from mmgen.published.systems import Part, Shapes, parts
 
+NOT_NEEDED = ("rope", "position_ids")  # computed anew: xAR's tables, the counting of SEED's towers
 WANTED = 12  # tensors of each file that are taken away
 
 
@@ -40,8 +43,10 @@ def test_one_tensor_too_few_is_named(name: str) -> None:
     for key in dict.fromkeys((*needed, *some)):
         said = said_of(case, {other: t for other, t in tensors.items() if other != key})
         # Some are not needed, and the size that one alone tells contradicts what was said of it.
-        told = not said or "leave that option out" in said
-        assert is_named(key, said) or told or len(tensors) < 3, f"{key}: {said}"
+        if not said:
+            assert any(word in key for word in NOT_NEEDED), f"{key} is not missed"
+        elif len(tensors) > 2:  # half of a file says nothing of the other half
+            assert is_named(key, said) or "leave that option out" in said, f"{key}: {said}"
 
 
 # The files of the others hold more than is needed, by design.
@@ -50,6 +55,24 @@ def test_one_tensor_too_many_is_named(name: str) -> None:
     case = small_case(name)
     said = said_of(case, {**case.checkpoint.tensors, "another.weight": torch.ones(1)})
     assert "'another.weight'" in said and "none of" not in said
+
+
+def test_a_file_of_many_keys_is_soon_refused() -> None:
+    calls = 0
+
+    def counting(part: Part) -> Part:
+        def recognise(shapes: Shapes) -> bool:
+            nonlocal calls
+            calls += 1
+            return part.recognise(shapes)
+
+        return replace(part, recognise=recognise)
+
+    tensors = {f"block.{i}.weight": torch.ones(1) for i in range(20_000)}
+    file = replace(small_case("llamagen-c2i-tiny").checkpoint, tensors=tensors)
+    with pytest.raises(UserError, match="is none of llamagen's files"):
+        match("llamagen", [file], [counting(part) for part in parts()])
+    assert calls < 50 * len(parts())
 
 
 def test_many_are_counted() -> None:
