@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from mmgen.errors import ConfigError
+from mmgen.errors import ConfigError, suggestion
 from mmgen.request import Frames, Request, choose_schedule, random_seed, settings_of, subjects_of
 
 if TYPE_CHECKING:
@@ -13,6 +13,48 @@ if TYPE_CHECKING:
 
     from mmgen.pipeline import Pipeline
     from mmgen.sample.flow import Solver
+    from mmgen.sample.guidance import Ramp
+
+
+class CallSettings(TypedDict, total=False):
+    """The arguments of `Pipeline.__call__` that say what is drawn and how, besides the prompt."""
+
+    class_labels: int | Sequence[int] | Tensor | None
+    frames: Tensor | Sequence[Frames] | None
+    negative_prompt: str | None
+    num_images_per_prompt: int
+    guidance_scale: float | Sequence[float] | None
+    guidance_interval: tuple[float, float] | None
+    guidance_ramp: Ramp | None
+    seed: int | list[int] | None
+    unit: str | None
+    order: str | None
+    temperature: float | Sequence[float] | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    num_inference_steps: int | Sequence[int] | None
+    solver: Solver | None
+    reproducible: bool
+
+
+def check_names(function: str, given: Collection[str], without: Collection[str] = ()) -> None:
+    """Refuse names that no setting has, as Python does, but for the function that was called.
+
+    Args:
+        function: what the user called, such as "Pipeline.stream".
+        given: names of its further arguments.
+        without: settings that it does not take.
+
+    Raises:
+        TypeError: there is no such setting.
+    """
+    known = [name for name in CallSettings.__annotations__ if name not in without]
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{function}() got an unexpected keyword argument '{name}'{suggestion(name, known)}"
+            )
 
 
 def request_of(

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
 
 from mmgen import rendering
-from mmgen.calling import request_of
+from mmgen.calling import CallSettings, check_names, request_of
 from mmgen.config import to_dict
 from mmgen.devices import usable_device
 from mmgen.drawing import draw_codes, draw_stepwise
@@ -284,20 +284,26 @@ class Pipeline:
             output.images = self.render(codes)
         return output
 
-    def request(self, prompt: str | list[str] | None = None, **settings: Any) -> Request:
-        """Check the arguments of a call, except `output_type` and `progress`; fill in the defaults.
+    def request(
+        self, prompt: str | list[str] | None = None, **settings: Unpack[CallSettings]
+    ) -> Request:
+        """Check the settings of a call (`CallSettings`) and fill in the defaults.
 
         Raises:
             UserError: as in a call.
         """
+        check_names("Pipeline.request", settings)
         return request_of(self, prompt, **settings)
 
-    def stream(self, prompt: str | list[str] | None = None, **settings: Any) -> Iterator[Step]:
+    def stream(
+        self, prompt: str | list[str] | None = None, **settings: Unpack[CallSettings]
+    ) -> Iterator[Step]:
         """Yield the pictures in progress, a `Step` at a time; `render(step.codes)` shows them.
 
-        Takes the arguments of a call, except `output_type` and `progress`, and checks them at once.
+        Takes the settings of a call (`CallSettings`) and checks them at once.
         """
-        return draw_stepwise(self, self.request(prompt, **settings))
+        check_names("Pipeline.stream", settings)
+        return draw_stepwise(self, request_of(self, prompt, **settings))
 
     def render(self, codes: Tensor) -> list[Image.Image]:
         """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
@@ -384,6 +390,7 @@ class Pipeline:
         from mmgen.editing import edit
         from mmgen.masks import canvas_of
 
+        check_names("Pipeline.edit", settings, ("class_labels", "frames", "unit", "order"))
         canvas = canvas_of(image, mask, box, outpaint)
         return edit(self, canvas, prompt, steps, progress, settings)
 

@@ -17,7 +17,7 @@ from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.sources import open_source
 from mmgen.devices import usable_device
 from mmgen.errors import CheckpointError, UserError
-from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, read_info
+from mmgen.pipeline_folder import PIPELINE_FILE, read_info, tokenizer_folder
 from mmgen.sample.pictures import grid, save_picture, to_pil
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer
 from mmgen.tokenizers_vis.larp import LarpTokenizer
@@ -153,9 +153,8 @@ def check_tokenizer(
         if usage is not None:
             usage.update(codes.indices)
         again = _frames(_decoded(tokenizer, codes, moving and pixels.ndim == 5)).clamp(-1, 1).cpu()
-        originals = _frames(pixels)[
-            : len(again)
-        ]  # frames behind the last whole group are not coded
+        # Frames behind the last whole group are not coded.
+        originals = _frames(pixels)[: len(again)]
         scores.append(torch.stack([psnr(again, originals), ssim(again, originals)], dim=1))
         view.add(originals, again)
         seen += len(pixels)
@@ -256,10 +255,9 @@ def load_tokenizer(model: str) -> tuple[Any, int]:
     Raises:
         CheckpointError: there is none.
     """
-    folder, size = Path(model), SIZE
-    if not folder.is_dir() or (folder / PIPELINE_FILE).is_file():
-        pipeline = find_pipeline(model)
-        folder, size = pipeline / "vision", read_info(pipeline).image_size
+    folder = tokenizer_folder(model)
+    in_pipeline = (folder.parent / PIPELINE_FILE).is_file()
+    size = read_info(folder.parent).image_size if in_pipeline else SIZE
     tokenizer = load_component(folder)
     if isinstance(tokenizer, SeedTokenizer):
         raise CheckpointError(

@@ -115,7 +115,7 @@ class ConditionalModel(nn.Module, Saved):
     def sequence(self, condition: Given, codes: Tensor, plan: Plan) -> Rows:
         """All rows of a finished picture behind its condition, but those without a place."""
         prefix = self.prefix(condition)
-        rows = plan.rows - (len(plan.final_rows()) if self.config.positions == "order" else 0)
+        rows = plan.rows - (len(plan.final_rows) if self.config.positions == "order" else 0)
         chosen = torch.arange(rows)
         image = self.image_rows(plan, chosen, codes, "", prefix.cursor)
         return concatenate([prefix.rows, image])
@@ -204,7 +204,7 @@ class ConditionalModel(nn.Module, Saved):
         """Rows (r,) of the table of learned positions."""
         before: int = self.config.condition.rows
         if self.config.positions == "order":
-            places = before + plan.rows - len(plan.final_rows())  # the last block is never fed
+            places = before + plan.rows - len(plan.final_rows)  # the last block is never fed
             if places > self.config.longest:
                 raise ConfigError(
                     f"These weights know {self.config.longest} places, and the sequence has "

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -101,6 +102,7 @@ class Plan:
         query = (self.lane == 1) & (self.block == step + 1)
         return torch.nonzero(context | query)[:, 0]
 
+    @cached_property
     def final_rows(self) -> Tensor:
         """Rows that no step fed, (n,) int64: the last block, for what comes after the picture."""
         return torch.nonzero((self.lane == 0) & (self.block == self.steps))[:, 0]

@@ -88,14 +88,16 @@ class UnifiedModel(nn.Module, Saved):
         plan: Plan,
         unit: str,
         shown: Tensor | None = None,
+        given: int = 0,
     ) -> Tensor:
         """Mean cross-entropy of the codes of a picture behind its caption; see `image_logits`.
 
-        `shown`, (B, N) long, stands on the rows instead of the right codes.
+        `shown`, (B, N) long, stands on the rows instead of the right codes. The first `given` slots
+        are seen and not asked for, as in `decode`.
         """
         seen = codes if shown is None else shown
         logits = self.image_logits(ids, valid, seen, plan, unit)
-        return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+        return F.cross_entropy(logits[:, given:].flatten(0, 1), codes[:, given:].flatten())
 
     def image_logits(
         self, ids: Tensor, valid: Tensor, codes: Tensor, plan: Plan, unit: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tiny_pipeline import SIZE, UNITS, captions, tiny_pipeline
 
 import mmgen
 from mmgen import Pipeline
+from mmgen.calling import CallSettings
 from mmgen.errors import CheckpointError, ConfigError, UserError
 from mmgen.files import read_json
 from mmgen.models.text import TextTokenizer
@@ -347,9 +349,30 @@ def test_a_stream_grows_to_the_picture(pipe: Pipeline, settings: dict[str, Any])
 def test_a_stream_refuses_at_once(pipe: Pipeline) -> None:
     with pytest.raises(ConfigError):
         pipe.stream("a cat", unit="tokn")
-    with pytest.raises(TypeError):
-        pipe.stream("a cat", tempreature=1.0)
     assert last_step(pipe.stream("a cat", seed=0)).done.all()
+
+
+def test_a_misspelled_setting_is_named_with_the_function_that_was_called(pipe: Pipeline) -> None:
+    wrong: dict[str, Any] = {"tempreature": 1.0}
+    said = r"\(\) got an unexpected keyword argument 'tempreature'"
+    hint = said + "; did you mean 'temperature'"
+    for function, words in ((pipe.request, hint), (pipe.stream, hint), (pipe, said)):
+        name = getattr(function, "__name__", "__call__")
+        with pytest.raises(TypeError, match=rf"Pipeline\.{name}{words}"):
+            function("a cat", **wrong)
+    picture = Image.new("RGB", (16, 16))
+    for name in (*wrong, "unit", "frames"):
+        with pytest.raises(TypeError, match=rf"Pipeline\.edit\(\) got an .* '{name}'"):
+            pipe.edit(picture, "a cat", box=(0, 0, 8, 8), **{name: None})
+
+
+def test_the_settings_of_a_call_are_its_arguments() -> None:
+    of_call = dict(inspect.signature(Pipeline.__call__).parameters)
+    for name in ("self", "prompt", "output_type", "progress", "watch"):
+        del of_call[name]
+    types = {name: each.annotation for name, each in of_call.items()}
+    known = {name: each.__forward_arg__ for name, each in CallSettings.__annotations__.items()}
+    assert known == types
 
 
 def test_a_call_is_silent_where_the_pipeline_speaks() -> None:

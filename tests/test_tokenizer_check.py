@@ -10,8 +10,9 @@ from PIL import Image
 
 from mmgen.errors import UserError
 from mmgen.sample.pictures import save_clip
-from mmgen.tokenizer_check import TokenizerCheck, check_tokenizer
+from mmgen.tokenizer_check import TokenizerCheck, check_tokenizer, load_tokenizer
 from tests.golden.case import Case
+from tests.tiny_pipeline import tiny_pipeline
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -93,3 +94,11 @@ def test_seed_has_no_pixels_to_compare(data: Path) -> None:
     case = Case(GOLDENS / "seed-v1-tiny")
     with pytest.raises(UserError, match="only through a diffusion model"):
         checked(str(case.pipeline), data / "pictures", None)
+
+
+def test_the_tokenizer_in_a_pipeline_is_looked_at_with_the_pipelines_size(tmp_path: Path) -> None:
+    place = tmp_path / "pipe"
+    tiny_pipeline().save_pretrained(place)
+    (tmp_path / "alone").symlink_to(place / "vision")
+    found = [load_tokenizer(str(each))[1] for each in (place, place / "vision", tmp_path / "alone")]
+    assert found == [16, 16, 64]

@@ -77,7 +77,7 @@ def open_held_out(config: DataConfig, captioned: bool = True) -> ImageTextDatase
 
 def _source(config: DataConfig, place: str, captioned: bool) -> Source:
     columns = Columns(config.image_column, config.caption_column if captioned else None)
-    return open_source(place, captioned, columns)
+    return open_source(place, captioned=captioned, columns=columns)
 
 
 def _dataset(

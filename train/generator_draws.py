@@ -29,11 +29,15 @@ def with_wrong_codes(codes: Tensor, most: float) -> Tensor:
     return torch.where(wrong, codes.roll(1, 0), codes)
 
 
-def unit_of_an_edit(unit: Unit, grid: Grid, seed: int, share: float) -> Unit:
-    """For a `share` of the seeds: the unit with some sites kept, around a box or here and there."""
+def unit_of_an_edit(unit: Unit, grid: Grid, seed: int, share: float) -> Unit | None:
+    """For a `share` of the seeds: the unit with some sites kept, around a box or here and there.
+
+    What is kept is the first block of its order. None for the other seeds, and where the draw would
+    keep everything or nothing.
+    """
     draw = np.random.default_rng((seed, 11))
     if draw.random() >= share:
-        return unit
+        return None
     kept = torch.ones(grid, dtype=torch.bool)
     if draw.random() < 0.5:
         ends = (sorted(draw.choice(size + 1, 2, replace=False)) for size in grid)
@@ -41,5 +45,5 @@ def unit_of_an_edit(unit: Unit, grid: Grid, seed: int, share: float) -> Unit:
     else:
         kept = torch.from_numpy(draw.random(grid) < draw.random())
     if not kept.any() or kept.all():
-        return unit
+        return None
     return replace(unit, order=kept_order(kept, seed))

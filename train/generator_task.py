@@ -74,8 +74,8 @@ class GeneratorRecipe:
         caption_share: share of the steps that learn picture to text.
         code_noise: largest share of a picture's codes that are shown wrong while the right ones
             are asked for; each picture draws its own share (`generator_draws.py`).
-        edit_share: share of the steps of a unit of order `random` that see all codes around a
-            box, or a random part of them, and draw the others: what editing asks for.
+        edit_share: share of the steps of a unit of order `random` that are given all codes around a
+            box, or a random part of them, and asked for the others alone: what editing asks for.
         init: pipeline (folder, or name of a shipped one) whose transformer and text tokenizer
             training starts from.
         preview_prompts: drawn in every preview.
@@ -111,6 +111,11 @@ class GeneratorRecipe:
         for name in ("code_noise", "edit_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], not {getattr(self, name)}.")
+        if self.code_noise and self.train.batch_size == 1:
+            raise ConfigError(
+                "code_noise shows codes of another picture of the batch; set train.batch_size to 2 "
+                "or more, or code_noise to 0."
+            )
         if not self.units or any(unit.weight <= 0 for unit in self.units):
             raise ConfigError("units needs at least one entry, each with a weight above 0.")
         names = [unit.name for unit in self.units]
@@ -252,9 +257,10 @@ class GeneratorTask:
         model: UnifiedModel | None = None,
     ) -> Tensor:
         model = model or self.model
+        grid, edit = self.train_set.grid, None
         if training and unit.order == "random":
-            unit = unit_of_an_edit(unit, self.train_set.grid, shuffle, self.recipe.edit_share)
-        plan = plan_for(unit, self.train_set.grid, seed=shuffle)
+            edit = unit_of_an_edit(unit, grid, shuffle, self.recipe.edit_share)
+        plan = plan_for(edit or unit, grid, seed=shuffle)
         codes = to_slots(plan.schedule, batch["codes"])
         length = self.recipe.text.max_length
         # What was dropped for guidance is still what the picture shows.
@@ -265,7 +271,8 @@ class GeneratorTask:
             return model.image_to_text_loss(codes, plan, unit.name, ids, valid)
         noise = self.recipe.code_noise
         shown = with_wrong_codes(codes, noise) if training and noise else None
-        return model.text_to_image_loss(ids, valid, codes, plan, unit.name, shown)
+        given = plan.schedule.sizes[0] if edit else 0
+        return model.text_to_image_loss(ids, valid, codes, plan, unit.name, shown, given)
 
     def _tokens(self, dataset: ImageTextDataset, folder: Path) -> TokenDataset:
         # The others of a machine wait for its first process and find its cache.

@@ -164,7 +164,7 @@ def tokenizer_recipe(
     """
     if wish.tokenizer is not None and size is None:
         raise ConfigError("--tokenizer is for a generator; --from NAME goes on from a tokenizer.")
-    source = open_source(wish.data, False, Columns(wish.columns.picture))
+    source = open_source(wish.data, captioned=False, columns=Columns(wish.columns.picture))
     init, rate = None, wish.chosen.learning_rate
     if wish.start is not None:
         init, rate = wish.start, FINE_TUNING_RATE

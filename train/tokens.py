@@ -183,7 +183,7 @@ def _build(
             "count": writer.count,
             "shards": writer.shards,
             "bad": dataset.bad,
-            "cropped": len(dataset.cropped),
+            "cropped": int(dataset.cropped.sum()),
         },
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 from mmgen.cli import (
     bench,
@@ -27,8 +27,6 @@ from mmgen.cli import (
     train,
 )
 from mmgen.errors import UserError
-
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer gives it no name of its own
 
 app = typer.Typer(
     name="mmgen",
@@ -75,7 +73,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         sys.exit(app(prog_name="mmgen", standalone_mode=False))
-    except _UsageError as error:
+    except TyperException as error:
         print(_sentence(error), file=sys.stderr)
         sys.exit(2)
     except UserError as error:
@@ -91,7 +89,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: TyperException) -> str:
     """What the option parser found, in one sentence like all other mistakes."""
     said: str = error.format_message()
     if said.startswith("Usage:"):  # a group without a command: its help
@@ -99,5 +97,6 @@ def _sentence(error: Any) -> str:
     said = " ".join(said.split())
     if said.endswith("?"):  # it has made a proposal
         return f"mmgen: {said}"
-    where = error.ctx.command_path if error.ctx else "mmgen"
+    context = getattr(error, "ctx", None)  # only of wrong usage
+    where = context.command_path if context else "mmgen"
     return f"mmgen: {said.rstrip('.')}; see `{where} --help`."

@@ -26,15 +26,14 @@ def diffusers(
 ) -> None:
     """Write a KL tokenizer as a folder that AutoencoderKL.from_pretrained of diffusers reads."""
     from mmgen.cli.places import check_folder
-    from mmgen.pipeline_folder import tokenizer_folder
+    from mmgen.pipeline_folder import refuse_taken, tokenizer_folder
 
     check_folder(out.parent)
+    refuse_taken(out)
     folder = tokenizer_folder(model)
-
+    # Only now what needs torch: a mistake is refused at once.
     from mmgen.components import load_component
-    from mmgen.pipeline_folder import refuse_taken
     from mmgen.published.diffusers_kl_export import export
 
-    refuse_taken(out)
     export(load_component(folder), out, str(folder))
     typer.echo(f"written: {out}")

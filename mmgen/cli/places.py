@@ -1,4 +1,7 @@
-"""Where commands write, and what they allow: refused before any work is done."""
+"""Where commands write, and what they allow: refused before any work is done.
+
+One rule for all of them: folders that are missing are made when something is written.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,10 @@ def check_place(out: Path) -> None:
     """Refuse a place that cannot take pictures.
 
     Args:
-        out: a picture or a folder; neither need exist, but the folder above a missing folder must:
-            two missing ones are a slip of the pen more often than a wish.
+        out: a picture or a folder; neither need exist.
 
     Raises:
-        UserError: another ending, a file where a folder is needed, no folder to make one in, or no
-            permission.
+        UserError: another ending, a file where a folder is needed, or no permission.
     """
     try:
         is_picture = is_picture_file(out)
@@ -32,10 +33,7 @@ def check_place(out: Path) -> None:
     if is_picture and out.suffix.lower() not in PICTURE_FORMATS:
         endings = ", ".join(PICTURE_FORMATS)
         raise UserError(f"{out} has no picture's ending; use one of {endings}, or name a folder.")
-    folder = out.parent if is_picture else out
-    check_folder(folder)
-    if not folder.exists() and not folder.parent.exists():
-        raise UserError(f"There is no folder {folder.parent}; make it, or choose another place.")
+    check_folder(out.parent if is_picture else out)
 
 
 def check_folder(out: Path) -> None:

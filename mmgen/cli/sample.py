@@ -57,8 +57,8 @@ def sample(
     frames: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Clip to go on from, for weights that can: an animation, a folder of pictures or "
-            "a film; its frames are squeezed into squares; repeatable."
+            help="Clip to go on from, for weights that can: an animation, a film or a folder of "
+            "pictures, its frames; they are squeezed into squares; repeatable."
         ),
     ] = None,
     given: Annotated[
@@ -179,7 +179,7 @@ def sample(
             "-o",
             help="FILE, ending in .png, .jpg, .webp or .gif, or a folder; default: a new name here "
             "from the prompt. Of several pictures FILE is the sheet, and they are FILE-1, FILE-2 "
-            "... A FILE that is there is replaced. One missing folder is made, not two.",
+            "... A FILE that is there is replaced; folders that are missing are made.",
         ),
     ] = None,
 ) -> None:
@@ -224,20 +224,23 @@ def sample(
         pipe = load(model, threads, device, text_encoder).to(weights=weights)  # type: ignore[arg-type]
         _refuse_format(pipe, out)
         check_size(pipe, wanted)
-        settings |= {"frames": _clips(pipe, frames, given)}
+        clips, squeezed = _clips(pipe, frames or [], given)
+        settings["frames"] = clips or None
         if preview or frames_out:
             growth = _growth(pipe, count * len(texts or classes or []), preview, frames_out)
             settings["watch"] = growth.watch
         output = pipe(texts or None, **settings, progress=update)
         factor = scale or (4 if pipe.info.image_size <= 64 else 1)
         lines = write(output, out, factor)
-        if growth and frames_out:
-            lines.append(line_of(frames_out))
-            growth.save(frames_out, output.recipes, factor)
-    say_what_was_cut(pipe, texts)
-    _say_what_was_squeezed(pipe, frames or [])
-    for line in lines:
+    for line in lines:  # at once: what comes now may fail, and the files are there
         typer.echo(line)
+    if growth and frames_out:
+        line = line_of(frames_out)
+        growth.save(frames_out, output.recipes, factor)
+        typer.echo(line)
+    for line in squeezed:
+        typer.echo(line, err=True)
+    say_what_was_cut(pipe, texts)
 
 
 def _check_frames_out(frames_out: Path | None, out: Path | None) -> None:
@@ -276,31 +279,24 @@ def _refuse_format(pipe: Pipeline, out: Path | None) -> None:
         check_clip_ending(out)
 
 
-def _clips(pipe: Pipeline, files: list[Path] | None, given: int) -> list[Frames] | None:
+def _clips(pipe: Pipeline, files: list[Path], given: int) -> tuple[list[Frames], list[str]]:
+    """The beginnings of clips, and a sentence about each whose frames are no squares."""
     if given < 1:
         raise UserError(f"--given is {given}; give 1 or more.")
     if not files:
-        return None
-    from mmgen.data.clips import read_clip
+        return [], []
+    from mmgen.data.clips import first_frames, squashed
+    from mmgen.data.fit import is_square
     from mmgen.request import Frames
 
-    size = pipe.info.image_size
-    return [Frames(file.stem, read_clip(file, given, size)) for file in files]
-
-
-def _say_what_was_squeezed(pipe: Pipeline, files: list[Path]) -> None:
-    """Name the clips whose frames are no squares."""
-    if not files:
-        return
-    from mmgen.data.clips import frames_of
-    from mmgen.data.fit import is_square
-
-    size = pipe.info.image_size
+    size, clips, squeezed = pipe.info.image_size, [], []
     for file in files:
-        width, height = next(frames_of(file)).size
+        frames = first_frames(file, given)
+        width, height = frames[0].size
+        clips.append(Frames(file.stem, squashed(frames, size)))
         if not is_square((width, height)):
-            print(
+            squeezed.append(
                 f"mmgen: The frames of {file} are {width}x{height}; they were squeezed into "
-                f"{size}x{size}, nothing was cut off.",
-                file=sys.stderr,
+                f"{size}x{size}, nothing was cut off."
             )
+    return clips, squeezed

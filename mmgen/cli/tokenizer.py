@@ -30,7 +30,8 @@ def check(
         typer.Argument(
             metavar="DATA",
             help="Pictures, with captions or without: a folder, .tar shards or one file. For "
-            "tokenizers of clips: a folder of animations, films and pictures, or one of them.",
+            "tokenizers of clips: a folder of animations, films and pictures, or one of them; each "
+            "picture is a clip of one frame.",
         ),
     ],
     *,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmgen.data.clips import frames_of
 from mmgen.data.fit import fit_pixels, is_square
-from mmgen.data.pictures import EXTENSIONS
+from mmgen.data.folders import is_picture
 from mmgen.data.reports import report_bad, report_cropped
 from mmgen.errors import DataError
 
@@ -20,7 +20,11 @@ FILMS = ("mp4", "webm", "mov", "mkv", "avi", "m4v")
 
 
 class ClipSet:
-    """The clips of a folder and below it, or one; a still picture is a clip of one frame."""
+    """The clips of a folder and below it, or one; a still picture is a clip of one frame.
+
+    A folder of still pictures is thus many clips of one frame, not one clip as for `read_clip`: a
+    data set may hold both kinds.
+    """
 
     def __init__(
         self, path: str | Path, image_size: int, most: int, fitting: Callable[[int], int]
@@ -40,7 +44,7 @@ class ClipSet:
         if not place.exists():
             raise DataError(f"There is no {path}; name a folder of clips, or a clip.")
         inside = sorted(place.rglob("*")) if place.is_dir() else [place]
-        self.files = [file for file in inside if _is_clip(file)]
+        self.files = [file for file in inside if is_picture(file, also=FILMS)]
         if not self.files:
             raise DataError(
                 f"{path} holds no clips; give animations (.gif, .webp), films (.mp4 ...) or "
@@ -82,8 +86,3 @@ class ClipSet:
             self.cropped.add(str(file))
         fitted = [fit_pixels(frame, self.image_size) for frame in frames[:count]]
         return torch.stack(fitted, dim=1)
-
-
-def _is_clip(file: Path) -> bool:
-    known = file.suffix[1:].lower() in (*EXTENSIONS, *FILMS)
-    return known and not file.name.startswith(".") and file.is_file()

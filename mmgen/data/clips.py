@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 
 def read_clip(path: str | Path, frames: int, size: int) -> Tensor:
-    """The first frames of a clip.
+    """The first frames of a clip as pixels.
 
     Args:
-        path: a GIF, PNG or WEBP animation, a folder of pictures in the order of their names, or a
-            film.
+        path: see `first_frames`.
         frames: how many.
         size: pixels a side; frames are resized to a square, their shape not kept, as NBP did.
 
@@ -29,18 +28,37 @@ def read_clip(path: str | Path, frames: int, size: int) -> Tensor:
         (3, frames, size, size) float32 in [-1, 1].
 
     Raises:
+        DataError: as of `first_frames`.
+    """
+    return squashed(first_frames(path, frames), size)
+
+
+def first_frames(path: str | Path, frames: int) -> list[Image.Image]:
+    """The first frames of a clip as RGB.
+
+    Args:
+        path: a GIF, PNG or WEBP animation, a folder of pictures in the order of their names, or a
+            film.
+        frames: how many.
+
+    Raises:
         DataError: there is no such file, it cannot be read, or it has fewer frames.
     """
-    import torch
-
     found = list(islice(frames_of(Path(path)), frames))
     if len(found) < frames:
         raise DataError(f"{path} has {len(found)} frames, and {frames} are needed.")
-    return torch.stack([squash_pixels(frame, size) for frame in found], dim=1)
+    return found
+
+
+def squashed(frames: list[Image.Image], size: int) -> Tensor:
+    """Frames as pixels of a square, (3, T, size, size) float32; see `read_clip`."""
+    import torch
+
+    return torch.stack([squash_pixels(frame, size) for frame in frames], dim=1)
 
 
 def frames_of(path: Path) -> Iterator[Image.Image]:
-    """The frames of a clip as RGB, one after the other; see `read_clip`.
+    """The frames of a clip as RGB, one after the other; see `first_frames`.
 
     Raises:
         DataError: there is no such file, or it cannot be read.

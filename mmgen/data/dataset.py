@@ -95,9 +95,9 @@ class ImageTextDataset:
         """Which samples were met so far, bad or not, in this process."""
         self.bad: dict[str, str] = {}
         """Key and reason of each bad sample met so far."""
-        self.cropped: set[str] = set()
-        """Keys of the pictures met so far that lost more than a hair at their longer sides."""
         count = len(self.source)
+        self.cropped = np.zeros(count, dtype=bool)
+        """Which pictures met so far lost more than a hair at their longer sides."""
         shape = (count, 3, image_size, image_size)
         self._cache = (
             torch.empty(shape, dtype=torch.uint8) if np.prod(shape) <= cache_bytes else None
@@ -170,7 +170,7 @@ class ImageTextDataset:
     def cropping(self) -> str | None:
         """Say in one line how many pictures were no squares and what was kept; None: all were."""
         seen = int(self.seen.sum())
-        return report_cropped(len(self.cropped), len(self), self.source.name, seen)
+        return report_cropped(int(self.cropped.sum()), len(self), self.source.name, seen)
 
     def _stream(self, parts: list[np.ndarray], key: tuple[int, int]) -> Iterator[Batch]:
         """Yield the batches in order while `workers` threads prepare the next ones."""
@@ -233,7 +233,7 @@ class ImageTextDataset:
         sample = self.source.read(index)
         pixels = fit_bytes(sample.image, self.image_size)
         if not is_square(sample.image.size):
-            self.cropped.add(self._keys[index])
+            self.cropped[index] = True
         if self._cache is not None:
             self._cache[index] = pixels
             self._cached[index] = sample.captions  # last: it tells other threads that all is there

@@ -48,9 +48,9 @@ def _found(folder: Path, path: Path) -> Entry | None:
     return None
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a path is a file that a picture's name ends."""
-    return _is_named_so(path) and path.is_file()
+def is_picture(path: Path, also: tuple[str, ...] = ()) -> bool:
+    """Whether a path is a file with a picture's ending, or one of `also`, and is not hidden."""
+    return _is_named_so(path, also) and path.is_file()
 
 
 def _key(folder: Path, path: Path) -> str:
@@ -59,8 +59,8 @@ def _key(folder: Path, path: Path) -> str:
     return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
-def _is_named_so(path: Path) -> bool:
-    known = path.suffix.lower().removeprefix(".") in EXTENSIONS
+def _is_named_so(path: Path, also: tuple[str, ...] = ()) -> bool:
+    known = path.suffix.lower().removeprefix(".") in (*EXTENSIONS, *also)
     return known and not path.name.startswith(".")
 
 

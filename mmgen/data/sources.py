@@ -45,7 +45,7 @@ class Sample:
 class Source:
     """An indexed list of samples; reading one opens its file, so threads and forks may share it."""
 
-    def __init__(self, name: str, entries: list[Entry], captioned: bool = True) -> None:
+    def __init__(self, name: str, entries: list[Entry], *, captioned: bool = True) -> None:
         """Take an index.
 
         Args:
@@ -152,7 +152,10 @@ class Source:
         kept = [entry for i, entry in enumerate(self._entries) if i not in held]
         out = [self._entries[i] for i in sorted(held)]
         name = f"{self.name} (held out)"
-        return Source(self.name, kept, self._captioned), Source(name, out, self._captioned)
+        return (
+            Source(self.name, kept, captioned=self._captioned),
+            Source(name, out, captioned=self._captioned),
+        )
 
     def _good(self, index: int) -> Entry:
         entry = self._entries[index]
@@ -161,7 +164,7 @@ class Source:
         return entry
 
 
-def open_source(path: object, captioned: bool = True, columns: Columns = ANY) -> Source:
+def open_source(path: object, *, captioned: bool = True, columns: Columns = ANY) -> Source:
     """Index shards, a folder, a picture or a table.
 
     Args:
@@ -176,10 +179,10 @@ def open_source(path: object, captioned: bool = True, columns: Columns = ANY) ->
         NoCaptions: none of the pictures has captions.
     """
     if not isinstance(path, (str, Path)):
-        return Source("the data set", index_dataset(path, columns, captioned), captioned)
+        return Source("the data set", index_dataset(path, columns, captioned), captioned=captioned)
     name, place = str(path), Path(path)
     if place.is_dir() and is_saved_dataset(place):
-        return Source(name, index_saved(place, columns, captioned), captioned)
+        return Source(name, index_saved(place, columns, captioned), captioned=captioned)
     files = [place] if place.exists() or "{" not in name else list(map(Path, expand_braces(name)))
     for file in files:
         if not file.exists():
@@ -187,22 +190,22 @@ def open_source(path: object, captioned: bool = True, columns: Columns = ANY) ->
                 f"There is no {file}; name a folder, a .tar, a .parquet or a brace range of them."
             )
     if all(file.suffix.lower() == ".parquet" for file in files):
-        return Source(name, index_parquet(files, columns, captioned), captioned)
+        return Source(name, index_parquet(files, columns, captioned), captioned=captioned)
     if columns != ANY:
         raise DataError(f"{name} is no table, so no columns of it can be chosen; leave that out.")
     if place.is_dir():
-        return Source(name, _of_folder(place), captioned)
+        return Source(name, _of_folder(place), captioned=captioned)
     if is_picture(place):
-        return Source(name, [with_text(place.parent, place)], captioned)
-    return Source(name, index_shards(files), captioned)
+        return Source(name, [with_text(place.parent, place)], captioned=captioned)
+    return Source(name, index_shards(files), captioned=captioned)
 
 
 def open_any(path: object, columns: Columns = ANY) -> Source:
     """Index what `open_source` takes, without captions where it holds none."""
     try:
-        return open_source(path, True, columns)
+        return open_source(path, columns=columns)
     except NoCaptions:
-        return open_source(path, False, columns)
+        return open_source(path, captioned=False, columns=columns)
 
 
 def _of_folder(folder: Path) -> list[Entry]:

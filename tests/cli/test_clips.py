@@ -51,6 +51,8 @@ def test_frames_that_are_no_squares_are_named(mmgen: Any, folders: Path, tmp_pat
     done = mmgen(*words, "-o", "on.gif", cwd=tmp_path)
     said = "mmgen: The frames of wide.gif are 16x8; they were squeezed into 4x4, nothing was cut"
     assert done.code == 0 and done.err.startswith(said)
+    again = mmgen(*words, "-o", "wide.gif", cwd=tmp_path)  # where it was read from
+    assert again.out == "wide.gif (replaced)\n" and again.err.startswith(said)
     done = mmgen(*words, "-o", "on.jpg", cwd=tmp_path)
     assert done.code == 2 and "on.jpg holds no clips" in done.err
     assert not (tmp_path / "on.jpg").exists()

@@ -56,6 +56,7 @@ def test_what_is_no_kl_tokenizer_is_refused(mmgen: Commands, tiny: Path, tmp_pat
         ((tiny / "transformer", "-o", "out"), "is a UnifiedModel; only KL tokenizers"),
         (("nowhere", "-o", "out"), "no pipeline 'nowhere'"),
         (("fsq", "-o", "a-file"), "a-file already exists"),
+        (("nowhere", "-o", "a-file"), "a-file already exists"),  # before the model is looked for
         (("fsq", "-o", "a-file/out"), "a-file is a file, not a folder"),
     ):
         assert_one_sentence(mmgen("export", "diffusers", *words, cwd=tmp_path), said)

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from one_sentence import assert_one_sentence
+from typer import BadParameter
+from typer.exceptions import TyperException
+
+import mmgen.cli
 
 if TYPE_CHECKING:
     from conftest import Commands
@@ -59,8 +63,6 @@ SAMPLE = [
     (("-o", "a-file/cat.png"), "a-file is a file, not a folder"),
     (("-o", "a-file/deeper/still"), "a-file is a file, not a folder"),
     (("-o", "x" * 300 + ".png"), "File name too long"),
-    (("-o", "new/deep"), "There is no folder new; make it, or choose another place."),
-    (("-o", "new/deep/cat.png"), "There is no folder new; make it, or choose another place."),
     (("--class", "cat"), "--class is 'cat'; give the number of a class"),
     (("--class", "-"), "--class is '-'; give the number of a class"),
     (("--unit", ""), "no unit ''"),
@@ -260,9 +262,42 @@ def test_the_folder_of_a_run_names_its_pipeline(
     assert_one_sentence(done, "run is a training run; its pipeline is run/final.")
 
 
+def test_a_run_and_a_tokenizer_are_told_from_a_pipeline(
+    mmgen: Commands, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.yaml").touch()
+    check = ("tokenizer", "check", "run", pictures)
+    draw = ("sample", "a cat", "--model")
+    for words in (check, (*draw, "run")):
+        done = mmgen(*words, cwd=tmp_path)
+        assert_one_sentence(done, "run is a training run that has not finished; its `mmgen train`")
+    shutil.copytree(tiny / "vision", tmp_path / "run/final")
+    for words in (check, (*draw, "run")):
+        done = mmgen(*words, cwd=tmp_path)
+        assert_one_sentence(done, "run is a training run; its tokenizer is run/final.")
+    done = mmgen(*draw, "run/final", cwd=tmp_path)
+    assert_one_sentence(done, "run/final is a tokenizer, not a pipeline; train a generator on it")
+
+
 def test_a_newer_format_asks_for_an_upgrade(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "model")
     file = tmp_path / "model/pipeline.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2, "new": "key"}))
     done = mmgen("sample", "a cat", "--model", "model", cwd=tmp_path)
     assert_one_sentence(done, "model has format 2, newer than", "upgrade mmgen-ar")
+
+
+@pytest.mark.parametrize("kind", [TyperException, BadParameter])
+def test_whatever_the_option_parser_says_is_one_sentence(
+    kind: type[TyperException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app(**_: object) -> None:
+        raise kind("Could not open file\n  'a.txt'.")
+
+    monkeypatch.setattr(mmgen.cli, "app", app)
+    with pytest.raises(SystemExit, match="2"):
+        mmgen.cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("mmgen: ") and said.endswith("'a.txt'; see `mmgen --help`.\n")
+    assert said.count("\n") == 1

@@ -1,4 +1,9 @@
-"""Every command and snippet of README and docs: run, or parsed where its mark says why not run."""
+"""Every command and snippet of README and docs: run, or only parsed.
+
+Run: Python, and `mmgen` commands, except that `mmgen train` only prints its settings
+(`--print-config`). Parsed: what a mark above its block says is not run, and why. Of `pip` and
+`python3` lines the extras alone are checked here; `.ci/run` runs those of README's first block.
+"""
 
 from __future__ import annotations
 

@@ -199,6 +199,7 @@ def test_cropped_pictures_are_counted(tmp_path: Path) -> None:
         assert data[i] and data[i]  # twice: the second time from the cache
     said = f"2 of 3 in {tmp_path} are not square: only the middle square was kept."
     assert data.cropping() == said
+    assert data.cropped.dtype == bool and data.cropped.tolist() == [False, True, True]
 
 
 def test_captions_may_be_left_out_of_account(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_nothing_that_a_read_row_reaches_holds_its_target(plan):
 @given(plans())
 def test_feeding_block_by_block_with_a_cache_is_the_one_pass_mask(plan):
     whole, cache, fed = mask(plan), [], []
-    for feed in [*(plan.rows_for_step(step) for step in range(plan.steps)), plan.final_rows()]:
+    for feed in [*(plan.rows_for_step(step) for step in range(plan.steps)), plan.final_rows]:
         rows = feed.tolist()
         inner = mask(plan, feed)
         for i, row in enumerate(rows):
@@ -224,7 +224,7 @@ def test_rows_of_shift_with_learned_starts():
     assert plan.reads.tolist() == [[0, 1, 2, 3]] and plan.heads == ("y",)
     assert plan.coords[:2].tolist() == [[0, 0, 0], [0, 0, 1]]
     assert [plan.rows_for_step(s).tolist() for s in (0, 1)] == [[0, 1], [2, 3]]
-    assert plan.final_rows().tolist() == [4, 5]
+    assert plan.final_rows.tolist() == [4, 5]
 
 
 def test_rows_of_shift_token_by_token():
@@ -269,7 +269,7 @@ def test_rows_of_self():
     ]
     assert plan.reads.tolist() == [[0, 1, 4, 5]] and plan.heads == ("self",)
     assert [plan.rows_for_step(s).tolist() for s in (0, 1)] == [[0, 1], [2, 3, 4, 5]]
-    assert plan.final_rows().tolist() == [6, 7]
+    assert plan.final_rows.tolist() == [6, 7]
 
 
 def test_queries_of_continuous_models_are_noise():

@@ -191,3 +191,14 @@ def test_half_precision_weights_choose_in_full_precision() -> None:
     out = quantizer(z)
     assert torch.equal(out.indices, expected)
     assert out.quantized.dtype == torch.half
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e4])
+def test_a_batch_without_spread_revives_codes_that_differ(value: float) -> None:
+    quantizer = small(revive_after=1)
+    z = torch.full((40, 6), value)
+    with torch.no_grad():
+        quantizer.codebook[0] = value  # the only one in use, and what a revived code would equal
+    quantizer(z)
+    assert len(quantizer.revive(z, torch.Generator().manual_seed(0))) == 23
+    assert len(quantizer.codebook.unique(dim=0)) == 24

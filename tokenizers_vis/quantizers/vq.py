@@ -183,10 +183,14 @@ class VQ(nn.Module):
         self.codebook.copy_(self._project(self.cluster_sum / smoothed[:, None]))
 
     def _replace(self, dead: Tensor, z: Tensor, generator: torch.Generator) -> None:
-        drawn = self._project(_draw_rows(z, len(dead), generator))
+        dead = dead.to(self.codebook.device)
+        alive = torch.ones(self.codebook_size, dtype=torch.bool, device=dead.device)
+        alive[dead] = False
+        rows = self._project(z.detach().float().reshape(-1, self.channels))
+        taken = self._project(self.codebook[alive].float())
+        drawn = self._project(_draw_rows(rows, len(dead), taken, generator))
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(drawn, 0)
-        dead = dead.to(self.codebook.device)
         self.codebook[dead] = drawn
         if self.config.update == "ema":
             self.cluster_size[dead] = 1.0
@@ -214,14 +218,18 @@ def nearest_codes(z: Tensor, codebook: Tensor, chunk: int | None = None) -> Tens
     return torch.cat(found) if found else z.new_zeros(0, dtype=torch.long)
 
 
-def _draw_rows(z: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` vectors of z, each once while z lasts; equal ones get a little noise."""
-    flat = z.detach().float().reshape(-1, z.shape[-1])
-    order = torch.randperm(len(flat), generator=generator)
-    drawn = flat[order[torch.arange(count) % len(flat)].to(flat.device)]
-    again = _repeats(drawn)  # of two equal codes one would be dead
-    noise = torch.randn(int(again.sum()), flat.shape[1], generator=generator).to(flat.device)
-    drawn[again] += 0.01 * flat.std() * noise
+def _draw_rows(z: Tensor, count: int, taken: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw `count` of the vectors z (N, C), each once while z lasts.
+
+    Those that equal another one, or one of `taken` (K, C), get a little noise.
+    """
+    order = torch.randperm(len(z), generator=generator)
+    drawn = z[order[torch.arange(count) % len(z)].to(z.device)]
+    again = _repeats(torch.cat([taken, drawn]))[len(taken) :]  # of two equal codes one is dead
+    noise = torch.randn(int(again.sum()), z.shape[1], generator=generator).to(z.device)
+    # A batch without spread must not leave them equal, nor may the noise be lost in rounding.
+    least = 1e-4 * z.abs().max().clamp(min=1e-2)
+    drawn[again] += torch.maximum(0.01 * z.std(correction=0), least) * noise
     return drawn
 
 
