@@ -62,7 +62,10 @@ def picture_seeds(seed: int | Sequence[int], count: int) -> Tensor:
     Raises:
         ConfigError: a seed outside 0 .. 2**63 - 1, or a list of another length.
     """
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    if isinstance(seed, int):
+        seeds = [seed + i for i in range(count)]
+    else:  # what is no whole number and not several is refused below, as a seed
+        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * count
     if len(seeds) != count:
         raise ConfigError(f"There are {len(seeds)} seeds for {count} pictures; give one for each.")
     for value in seeds:

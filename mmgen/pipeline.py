@@ -128,6 +128,8 @@ class Pipeline:
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the pipeline to `folder`, floating-point weights in `dtype` if given.
 
+        Files of a pipeline that lie there are replaced unasked, as in transformers and diffusers.
+
         Raises:
             ConfigError: its weights are stored as integers.
         """

@@ -134,9 +134,13 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
         raise CheckpointError(f"{name} cannot be read: {error.strerror}.") from None
     if name in names:
         return Path(str(resources.files("mmgen.assets") / "pipelines" / name))
-    if is_folder and (Path(name) / "final" / PIPELINE_FILE).is_file():
-        raise CheckpointError(f"{name} is a training run; its pipeline is {Path(name) / 'final'}.")
     if is_folder:
+        _refuse_run(Path(name))
+        if _holds_tokenizer(Path(name)):
+            raise CheckpointError(
+                f"{name} is a tokenizer, not a pipeline; train a generator on it (`mmgen train "
+                f"generator --data FOLDER --tokenizer {name}`)."
+            )
         raise CheckpointError(f"{name} holds no {PIPELINE_FILE}; give the folder of a pipeline.")
     if is_file:
         raise CheckpointError(
@@ -161,8 +165,33 @@ def tokenizer_folder(model: str) -> Path:
     """
     folder = Path(model)
     if folder.is_dir() and not (folder / PIPELINE_FILE).is_file():
+        _refuse_run(folder)
         return folder
     return find_pipeline(model) / "vision"
+
+
+def _refuse_run(folder: Path) -> None:
+    """Refuse the folder of a training run, and name what came of it.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    final = folder / "final"
+    if (final / PIPELINE_FILE).is_file():
+        raise CheckpointError(f"{folder} is a training run; its pipeline is {final}.")
+    if _holds_tokenizer(final):
+        raise CheckpointError(f"{folder} is a training run; its tokenizer is {final}.")
+    if (folder / "run.yaml").is_file():
+        raise CheckpointError(
+            f"{folder} is a training run that has not finished; its `mmgen train` command, given "
+            "again, goes on with it."
+        )
+
+
+def _holds_tokenizer(folder: Path) -> bool:
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else None
+    return isinstance(config, dict) and str(config.get("class")).endswith("Tokenizer")
 
 
 def read_info(folder: Path) -> PipelineInfo:

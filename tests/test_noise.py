@@ -297,7 +297,10 @@ def test_picture_seeds_count_up_or_are_taken_as_they_are() -> None:
     assert picture_seeds(0, 0).dtype == torch.int64
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, [1, -5], [0, 2**64], [True, 1], [1.0, 2], ["1", 2]])
+SEEDS = [-1, 2**63, 1.5, [1, -5], [0, 2**64], [True, 1], [1.0, 2], ["1", 2]]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_seeds_out_of_range_are_refused(seed: object) -> None:
     with pytest.raises(ConfigError, match="whole number from 0 to"):
         picture_seeds(seed, 2)  # type: ignore[arg-type]

@@ -98,6 +98,31 @@ def open_run(
     return found, warnings
 
 
+def refuse_finished(out: Path, steps: int) -> None:
+    """Refuse a run folder that is past its steps, before data and weights are loaded for it.
+
+    Raises:
+        ConfigError: its newest whole checkpoint is of a later step.
+    """
+    folder = out / "checkpoints"
+    if max(_steps(folder), default=0) > steps:  # only then is it worth the hashing
+        found, _ = newest(folder)
+        refuse_past(out, read_json(found / STATE)["step"] if found else 0, steps)
+
+
+def refuse_past(out: Path, step: int, steps: int) -> None:
+    """Refuse to end before the step that a run has reached.
+
+    Raises:
+        ConfigError: `step` is past `steps`.
+    """
+    if step > steps:
+        raise ConfigError(
+            f"{out} has already trained {step} steps; ask for steps={step} or more, or choose "
+            "another `out`."
+        )
+
+
 def save(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
     """Write `folder/step-N` (N is `state["step"]`), then remove all but the newest checkpoints.
 

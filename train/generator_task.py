@@ -185,8 +185,9 @@ class GeneratorTask:
         """Refuse a run whose text tokenizer was another one, since its ids meant other words."""
         if "text" not in tensors or not torch.equal(tensors["text"], self.state()["text"]):
             raise CheckpointError(
-                "The captions' text tokenizer came out differently when this run began (another "
-                "version of mmgen or of the package tokenizers); choose another `out`."
+                "The captions' text tokenizer came out differently when this run began (other "
+                "captions, another version of mmgen or of the package tokenizers); choose another "
+                "`out`."
             )
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mmgen.config import to_dict
-from mmgen.errors import ConfigError, UserError
+from mmgen.errors import UserError
 from mmgen.files import replacing
 from mmgen.train import checkpoint as checkpoints
 from mmgen.train.launch import Stop, make_accelerator
@@ -86,11 +86,7 @@ class _Run:
             warnings += state.restore(found)
             self.reporter.say(f"Going on from step {state.step} ({found}).")
         self._warn(warnings)
-        if state.step > self.config.steps:
-            raise ConfigError(
-                f"{self.out} has already trained {state.step} steps; ask for steps={state.step} "
-                "or more, or choose another `out`."
-            )
+        checkpoints.refuse_past(self.out, state.step, self.config.steps)
         if self.main:
             self.log = RunLog(self.out / "log.jsonl", state.step)
         if self.config.trackers:

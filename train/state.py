@@ -111,13 +111,13 @@ class TrainState:
             CheckpointError: it belongs to other networks.
         """
         saved = load(path)
+        self.task.load_state(saved.part("task"))  # first: it knows why networks differ
         for name, network in self.networks.items():
             part = f"network-{name}"
             load_strictly(network, saved.part(part), f"{path}/{part}")
             part = f"optimizer-{name}"
             load_optimizer(self.optimizers[name], network, saved.part(part), f"{path}/{part}")
         self.ema.load_state(saved.part("ema"), f"{path}/ema")
-        self.task.load_state(saved.part("task"))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.state["scaler"])
         self.step, self.samples = saved.state["step"], saved.state["samples"]

@@ -89,12 +89,13 @@ class TokenDataset:
         meta = _read_meta(folder / META)
         for name, wanted, what in (
             ("fingerprint", fingerprint, "by another tokenizer"),
-            ("source", source, "from other pictures"),
+            ("source", source, "from other pictures or captions"),
         ):
             if wanted is not None and meta.get(name) != wanted:
                 raise CheckpointError(
                     f"The tokens in {folder} were made {what} ({meta.get(name)}, not {wanted}); "
-                    "delete the folder or name another with `tokens`."
+                    f"delete the folder {folder} to have them made anew (a run goes on from its "
+                    "checkpoint where the captions are the same), or name another with `tokens`."
                 )
         indices: list[Tensor] = []
         self.keys: list[str] = []

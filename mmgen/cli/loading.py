@@ -29,13 +29,13 @@ def check_threads(threads: int | None) -> None:
 
 
 def check_count(count: int) -> None:
-    """Refuse a number of pictures that nobody wants; the pipeline refuses those below 1.
+    """Refuse a number of pictures that nobody wants.
 
     Raises:
-        UserError: it is huge.
+        UserError: it is below 1 or huge.
     """
-    if count > MOST_PICTURES:
-        raise UserError(f"--count is {count}; give {MOST_PICTURES} at most.")
+    if not 1 <= count <= MOST_PICTURES:
+        raise UserError(f"--count is {count}; give a number from 1 to {MOST_PICTURES}.")
 
 
 def load(
@@ -53,7 +53,8 @@ def load(
     from mmgen.pipeline import Pipeline
 
     check_threads(threads)
-    pipe = Pipeline.from_pretrained(model, text_encoder=text_encoder).to(usable_device(device))
+    place = None if device is None else usable_device(device)  # before weights are read
+    pipe = Pipeline.from_pretrained(model, text_encoder=text_encoder).to(place or usable_device())
     if threads is not None:
         import torch
 

@@ -75,7 +75,8 @@ def _names(out: Path | None, subjects: list[str], ending: str) -> tuple[Path, li
     folder = out or Path()
     names = _Names(folder, ending)
     files = [names.free(_slug(subject)) for subject in subjects]
-    return names.free(f"{_slug(subjects[0])}-sheet"), files
+    same = len(set(subjects)) == 1  # else no name of one tells what the sheet shows
+    return names.free(f"{_slug(subjects[0])}-sheet" if same else "sheet"), files
 
 
 class _Names:

@@ -14,6 +14,7 @@ from mmgen.cli.options import Device, Model, Threads
 from mmgen.cli.output import line_of, write
 from mmgen.cli.places import check_place, is_picture_file
 from mmgen.cli.values import (
+    check_settings,
     check_size,
     classes_in,
     counts_in,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
     from mmgen.preview import Growth
     from mmgen.request import Frames
+
+GIVEN = 5  # frames of a clip to go on from
 
 
 def sample(
@@ -58,7 +61,9 @@ def sample(
             "pictures, its frames; they are squeezed into squares; repeatable."
         ),
     ] = None,
-    given: Annotated[int, typer.Option(help="Frames of --frames to go on from.")] = 5,
+    given: Annotated[
+        int | None, typer.Option(help=f"Frames of --frames to go on from; default: {GIVEN}.")
+    ] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", help="Pictures of each prompt or class.")
     ] = 1,
@@ -185,6 +190,9 @@ def sample(
     texts = [*(prompts or []), *prompts_in(prompts_file)]
     if not (texts or classes or frames):
         raise UserError("There is nothing to draw; give a prompt, --class NUMBER or --frames FILE.")
+    if given is not None and not frames:
+        raise UserError("--given counts frames of --frames; add --frames FILE, or leave it out.")
+    given = GIVEN if given is None else given
     if scale is not None and not 1 <= scale <= 64:
         raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
     check_threads(threads)
@@ -210,6 +218,7 @@ def sample(
         "reproducible": reproducible,
         "class_labels": classes_in(classes),
     }
+    check_settings(settings)
     growth: Growth | None = None
     with nullcontext() if preview else progress_of("Drawing") as update:
         pipe = load(model, threads, device, text_encoder).to(weights=weights)  # type: ignore[arg-type]

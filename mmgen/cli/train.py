@@ -176,8 +176,10 @@ def _show(first: Any, checked: Any, print_config: bool, save_recipe: Path | None
 
 
 def _run(recipe: Any) -> Path:
+    from mmgen.train.checkpoint import refuse_finished
     from mmgen.train.loop import train as run
 
+    refuse_finished(Path(recipe.train.out), recipe.train.steps)
     _, task_class = _classes(recipe.task)
     folder: Path = run(task_class(recipe), recipe.train, recipe=recipe)
     return folder

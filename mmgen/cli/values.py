@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
 
@@ -46,6 +47,29 @@ def size_in(words: str | None) -> tuple[int, int] | None:
     if sizes is None:
         raise UserError(f"--size is '{words}'; give pixels as 64 or 64x64 (height x width).")
     return int(sizes[1]), int(sizes[2] or sizes[1])
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse values that no weights take, before any are loaded.
+
+    Args:
+        settings: arguments of a pipeline's call; those that it does not check here may be there.
+
+    Raises:
+        UserError: a seed, a guidance, or a filter of the draws outside its range.
+    """
+    from mmgen.noise import picture_seeds
+    from mmgen.pipeline_folder import SamplingDefaults
+    from mmgen.request import settings_of
+
+    if settings["seed"] is not None:
+        picture_seeds(settings["seed"], settings["num_images_per_prompt"])
+    plain = ("guidance_interval", "guidance_ramp", "top_k", "top_p", "min_p")
+    settings_of(SamplingDefaults(), **{name: settings[name] for name in plain})
+    for name in ("guidance_scale", "temperature"):  # a list has one for each sub-token
+        value = settings[name]
+        count = len(value) if isinstance(value, list) else 1
+        settings_of(SamplingDefaults(), count, **{name: value})
 
 
 def check_size(pipe: Pipeline, size: tuple[int, int] | None) -> None:

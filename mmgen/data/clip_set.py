@@ -53,6 +53,7 @@ class ClipSet:
         self.name, self.image_size, self.most, self.fitting = str(path), image_size, most, fitting
         self.bad: dict[str, str] = {}
         self.cropped: set[str] = set()
+        self.seen: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,6 +61,7 @@ class ClipSet:
     def __iter__(self) -> Iterator[Tensor]:
         """Yield what can be read: (3, T, H, W) float32 in [-1, 1]; the rest is counted as bad."""
         for file in self.files:
+            self.seen.add(str(file))
             try:
                 yield self._read(file)
             except DataError as error:
@@ -67,11 +69,11 @@ class ClipSet:
 
     def report(self) -> str:
         """Say in one line how many files were bad so far, and name them with their reasons."""
-        return report_bad(self.bad, len(self), self.name)
+        return report_bad(self.bad, len(self), self.name, len(self.seen))
 
     def cropping(self) -> str | None:
         """Say in one line how many clips were no squares and what was kept; None: all were."""
-        return report_cropped(len(self.cropped), len(self), self.name)
+        return report_cropped(len(self.cropped), len(self), self.name, len(self.seen))
 
     def _read(self, file: Path) -> Tensor:
         import torch

@@ -91,6 +91,8 @@ class ImageTextDataset:
         self.flip = flip
         self.limit_bad = limit_bad
         self.workers = workers
+        self.seen = np.zeros(len(self.source), dtype=bool)
+        """Which samples were met so far, bad or not, in this process."""
         self.bad: dict[str, str] = {}
         """Key and reason of each bad sample met so far."""
         count = len(self.source)
@@ -163,11 +165,12 @@ class ImageTextDataset:
 
     def report(self) -> str:
         """Say in one line how many samples were bad so far, and name them with their reasons."""
-        return report_bad(self.bad, len(self), self.source.name)
+        return report_bad(self.bad, len(self), self.source.name, int(self.seen.sum()))
 
     def cropping(self) -> str | None:
         """Say in one line how many pictures were no squares and what was kept; None: all were."""
-        return report_cropped(int(self.cropped.sum()), len(self), self.source.name)
+        seen = int(self.seen.sum())
+        return report_cropped(int(self.cropped.sum()), len(self), self.source.name, seen)
 
     def _stream(self, parts: list[np.ndarray], key: tuple[int, int]) -> Iterator[Batch]:
         """Yield the batches in order while `workers` threads prepare the next ones."""
@@ -223,6 +226,7 @@ class ImageTextDataset:
 
     def _load(self, index: int) -> tuple[Tensor, tuple[Caption, ...]]:
         """Return pixels (3, H, W) uint8 and captions, from the cache if they are there."""
+        self.seen[index] = True
         captions = self._cached[index]
         if self._cache is not None and captions is not None:
             return self._cache[index], captions

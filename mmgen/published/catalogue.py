@@ -87,14 +87,16 @@ def refuse_system(system: str, systems: Iterable[str]) -> None:
         raise UserError(f"There is no published system '{system}'{hint}")
 
 
-def tokenizers_for(system: str, files: Collection[str]) -> list[Card]:
+def tokenizers_for(system: str, files: Collection[str], task: str = "") -> list[Card]:
     """Cards of what decodes the codes of a system's files.
 
     Args:
         system: whose they are.
         files: their names; a name that no card has may need any tokenizer of the system.
+        task: what they do, such as "class-to-image"; "", or one that no card has: anything.
     """
-    own = [card for card in cards() if card.system == system and card.tokenizer]
+    of_system = [card for card in cards() if card.system == system and card.tokenizer]
+    own = [card for card in of_system if card.task == task] or of_system
     known = [card for card in own if set(card.files) & set(files)] or own
     names = list(dict.fromkeys(card.tokenizer for card in known))
     decoders = [card for card in cards() if card.task.endswith("tokenizer")]

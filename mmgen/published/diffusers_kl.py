@@ -16,9 +16,14 @@ from mmgen.errors import ConfigError
 from mmgen.published.building import build
 from mmgen.published.keymap import rename
 from mmgen.published.kl16 import LATENT_SCALE
-from mmgen.published.options import official, refuse_contradictions, refuse_other_ranks
+from mmgen.published.options import (
+    official,
+    refuse_contradictions,
+    refuse_groups,
+    refuse_other_ranks,
+)
 from mmgen.published.systems import Converted, Part, Shapes
-from mmgen.published.taming import sizes
+from mmgen.published.taming import channels_of, sizes
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import KLConfig
 
@@ -93,6 +98,7 @@ def convert_tokenizer(
         "latent_channels": found["z_channels"],
     }
     refuse_contradictions(given, told, where)
+    refuse_groups(channels_of(found), "norm_num_groups", given.norm_num_groups, where)
     quantizer = KLConfig(channels=found["z_channels"], scale=scale)
     config = ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.norm_num_groups, **found)
     network = build(lambda: ConvTokenizer(config), renamed, where)

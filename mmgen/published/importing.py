@@ -95,30 +95,40 @@ def convert_all(matches: Sequence[Match], options: Mapping[str, Any]) -> list[Co
     free = {name: value for name, value in options.items() if name not in own}
     if len(matches) == 1:
         return [_convert(found, {**free, **own.get(found.part.component, {})}) for found in matches]
-    converted, refused = [], []
-    for found in matches:
-        one, unknown = _convert_knowing(found, free, own.get(found.part.component, {}))
-        converted.append(one)
-        refused.append(unknown)
+    # All are asked before any is made fit: a name that none knows is the first thing to say.
+    asked = [_asked(found, free, own.get(found.part.component, {})) for found in matches]
+    refused = [answer for answer in asked if isinstance(answer, UnknownOptions)]
     for name in free:
-        if all(unknown and name in unknown.names for unknown in refused):
-            known = [word for unknown in refused if unknown for word in unknown.known]
+        if len(refused) == len(asked) and all(name in unknown.names for unknown in refused):
+            known = [word for unknown in refused for word in unknown.known]
             files = " and ".join(found.where for found in matches)
             raise UnknownOptions(files, [name], list(dict.fromkeys(known)), "have")
-    return converted
+    return [
+        _convert_knowing(found, free, own.get(found.part.component, {}), answer)
+        if isinstance(answer, UnknownOptions)
+        else answer
+        for found, answer in zip(matches, asked)
+    ]
 
 
 def _convert_knowing(
+    found: Match, free: Mapping[str, Any], own: Mapping[str, Any], unknown: UnknownOptions
+) -> Converted:
+    """Convert with those of the free options that the component knows."""
+    kept = {name: value for name, value in free.items() if name not in unknown.names}
+    return _convert(found, {**kept, **own})
+
+
+def _asked(
     found: Match, free: Mapping[str, Any], own: Mapping[str, Any]
-) -> tuple[Converted, UnknownOptions | None]:
-    """Convert with those of the free options that the component knows; which it does not."""
+) -> Converted | UnknownOptions:
+    """Convert with all free options, or say which of them the component does not know."""
     try:
-        return _convert(found, {**free, **own}), None
+        return _convert(found, {**free, **own})
     except UnknownOptions as unknown:
         if set(unknown.names) & set(own):
             raise
-        kept = {name: value for name, value in free.items() if name not in unknown.names}
-        return _convert(found, {**kept, **own}), unknown
+        return unknown
 
 
 def _convert(found: Match, options: Mapping[str, Any]) -> Converted:
@@ -281,10 +291,20 @@ def _lacking_line(
     system: str, matches: Sequence[Match], converted: Sequence[Converted]
 ) -> list[str]:
     """What is missing before it can draw."""
-    components = {one.component for one in converted}
-    if "transformer" not in components or "vision" in components:
+    networks: dict[str, Any] = {one.component: one.network for one in converted}
+    if "transformer" not in networks or "vision" in networks:
         return []
     files = [share.checkpoint.path.name for found in matches for share in found.shares]
-    cards = tokenizers_for(system, files)
+    cards = tokenizers_for(system, files, _task(networks["transformer"]))
     names = " or ".join(card.described for card in cards) or "its visual tokenizer"
-    return [f"It cannot draw yet: import it again together with {names}."]
+    return [
+        f"It cannot draw yet: import it again together with {names}, into another place or once "
+        "this one is removed."
+    ]
+
+
+def _task(transformer: Any) -> str:
+    """What a transformer does, as the catalogue calls it; "" where that is not plain."""
+    kind = getattr(getattr(transformer.config, "condition", None), "kind", "")
+    source = {"class": "class", "features": "text"}.get(kind)
+    return f"{source}-to-{'video' if is_clip(transformer) else 'image'}" if source else ""

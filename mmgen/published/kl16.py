@@ -16,9 +16,10 @@ from torch import Tensor
 from mmgen.errors import CheckpointError
 from mmgen.published.building import build
 from mmgen.published.keymap import rename
-from mmgen.published.options import assumed, official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions, refuse_groups
 from mmgen.published.systems import Converted, Part, Shapes
 from mmgen.published.taming import (
+    channels_of,
     nominal_levels,
     official_sizes,
     shape_of,
@@ -74,6 +75,7 @@ def tokenizer_config(
                 f"{where} has attention at the {side}'s levels {levels}, and {name} is {said}; "
                 f"leave {name} out."
             )
+    refuse_groups(channels_of(found), "num_groups", given.num_groups, where)
     quantizer = KLConfig(channels=channels, scale=given.latent_scale)
     return ConvTokenizerConfig(quantizer=quantizer, norm_groups=given.num_groups, **found)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmgen.errors import CheckpointError
 from mmgen.published import keymap
 from mmgen.published.building import build
-from mmgen.published.options import assumed, official, refuse_contradictions
+from mmgen.published.options import assumed, official, refuse_contradictions, refuse_groups
 from mmgen.published.systems import Converted, Part, shapes_of
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
@@ -100,6 +100,7 @@ def network_config(
         "codebook_size": math.prod(options.fsq_levels),
     }
     refuse_contradictions(options, told, where)
+    refuse_groups((fine, middle, coarse), "group_norm_groups", options.group_norm_groups, where)
     return CausalVideoTokenizerConfig(
         quantizer=FSQConfig(levels=options.fsq_levels, variant="paper"),
         widths=(fine, middle, middle, coarse),

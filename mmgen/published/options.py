@@ -120,6 +120,26 @@ def refuse_contradictions(options: Any, told: Mapping[str, Any], where: str) -> 
             raise ConfigError(f"{where} has {name} {value}, not {said!r}; leave that option out.")
 
 
+def refuse_groups(widths: Collection[int], option: str, groups: int, where: str) -> None:
+    """Refuse groups of a norm that do not divide the channels of every layer.
+
+    Args:
+        widths: channels of the layers.
+        option: official name of the number of groups.
+        groups: its value.
+        where: what to call the file in messages.
+
+    Raises:
+        ConfigError: names the first width.
+    """
+    odd = next((width for width in widths if groups < 1 or width % groups), None)
+    if odd is not None:
+        raise ConfigError(
+            f"{where} has layers of {odd} channels, which {option} {groups} does not divide; give "
+            f"{option}=N, as it was trained."
+        )
+
+
 def refuse_other_ranks(tensors: Mapping[str, Tensor], ranks: Mapping[str, int], where: str) -> None:
     """Refuse tensors with more or fewer axes than the layout has.
 

@@ -40,6 +40,10 @@ LARGEST_PICKLE = 64 * 2**20
 PICKLES = 4
 # What parallel and compiled training puts before every key.
 TRAINING_PREFIXES = ("module.", "_orig_mod.")
+# What stands in a file's place where its download went wrong, by how it begins.
+BEGINNING = 256  # bytes
+LFS_POINTER = b"version https://git-lfs"
+WEB_PAGE = (b"<!doctype html", b"<html", b"<head")
 
 _ASKS_FOR_MORE = re.compile(r"GLOBAL \S+ (was not|whose module)|Unsupported operand|allowlisted")
 
@@ -96,10 +100,17 @@ def _refuse_what_is_no_file(path: Path) -> None:
             raise CheckpointError(f"There is no file {path}; check the path.")
         if path.stat().st_size == 0:
             raise CheckpointError(f"{path} is empty; download it again.")
-        with path.open("rb"):
-            pass
+        with path.open("rb") as file:
+            start = file.read(BEGINNING)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    if start.startswith(LFS_POINTER):
+        raise CheckpointError(f"{path} is a Git LFS pointer; fetch it with `git lfs pull`.")
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(WEB_PAGE):
+        raise CheckpointError(
+            f"{path} is a web page, not a checkpoint; download the file itself, for which a site "
+            "may want a login or a confirmation."
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -107,6 +107,12 @@ def shape_of(tensors: Mapping[str, Tensor], key: str, where: str) -> tuple[int, 
     return shape(tensors, key, CONVOLUTION if key.endswith(".weight") else TABLE, where)
 
 
+def channels_of(found: Mapping[str, Any]) -> tuple[int, ...]:
+    """Channels of all layers that have a norm, of what `sizes` found."""
+    stem = found["stem_width"]
+    return (*([stem] if stem else []), *found["widths"], *(found["decoder_widths"] or ()))
+
+
 def official_sizes(found: Mapping[str, Any]) -> dict[str, Any]:
     """The same sizes under VQGAN's names, to compare with what the user says."""
     stem = found["stem_width"] or found["widths"][0]

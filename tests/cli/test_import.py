@@ -78,7 +78,7 @@ def test_a_whole_reference_case_may_be_the_configuration(mmgen: Commands, tmp_pa
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[-1] == (
         "It cannot draw yet: import it again together with vq_ds16_c2i.pt of "
-        "FoundationVision/LlamaGen or vq_ds16_t2i.pt of peizesun/llamagen_t2i."
+        "FoundationVision/LlamaGen, into another place or once this one is removed."
     )
     said = mmgen("sample", "--model", "out", "--class", "1", cwd=tmp_path)
     assert_one_sentence(said, "of only transformer cannot draw")

@@ -42,7 +42,8 @@ SAMPLE = [
     (("--negative", "a dog", "--guidance", "1"), "does nothing at guidance scale 1"),
     (("--device", "toaster"), "device 'toaster' cannot be used"),
     (("--device", "cuda:99"), "device 'cuda:99' cannot be used"),
-    (("-n", "0"), "number of pictures of each prompt is 0"),
+    (("-n", "0"), "--count is 0; give a number from 1 to 100000."),
+    (("--given", "3"), "--given counts frames of --frames; add --frames FILE"),
     (("--seed", "-1"), "seed -1 must be a whole number"),
     (("--seed", str(2**63 - 1), "-n", "2"), "must be a whole number"),
     (("--scale", "0"), "--scale is 0"),
@@ -68,7 +69,7 @@ SAMPLE = [
     (("--model", ""), "no pipeline ''"),
     (("--guidance", "1e308"), "guidance_scale must be 1000 at most, not 1e+308"),
     (("--threads", "100000"), "--threads is 100000; give a number from 1 to 1024."),
-    (("-n", "1000000"), "--count is 1000000; give 100000 at most."),
+    (("-n", "1000000"), "--count is 1000000; give a number from 1 to 100000."),
     (("--text-encoder", "some/t5"), "a text tokenizer of their own; leave the text encoder out"),
 ]
 
@@ -81,6 +82,19 @@ def test_sample_refuses(
     model = () if "--model" in words else ("--model", tiny)
     assert_one_sentence(mmgen("sample", "a cat", *words, *model, cwd=tmp_path), said)
     assert [path.name for path in tmp_path.rglob("*")] == ["a-file"]
+
+
+EARLY = ("--top-p=1.5", "--temperature=-1", "-n=0", "--device=tpu", "--seed=-1", "--guidance=-1")
+
+
+@pytest.mark.parametrize("word", EARLY)
+def test_sample_checks_values_before_it_looks_for_weights(
+    word: str, mmgen: Commands, tmp_path: Path
+) -> None:
+    option, value = word.split("=")
+    done = mmgen("sample", "a cat", option, value, "--model", "no-such-thing", cwd=tmp_path)
+    assert_one_sentence(done, value)
+    assert "no-such-thing" not in done.err
 
 
 def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
@@ -246,6 +260,24 @@ def test_the_folder_of_a_run_names_its_pipeline(
     shutil.copytree(tiny, tmp_path / "run" / "final")
     done = mmgen("sample", "a cat", "--model", "run", cwd=tmp_path)
     assert_one_sentence(done, "run is a training run; its pipeline is run/final.")
+
+
+def test_a_run_and_a_tokenizer_are_told_from_a_pipeline(
+    mmgen: Commands, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.yaml").touch()
+    check = ("tokenizer", "check", "run", pictures)
+    draw = ("sample", "a cat", "--model")
+    for words in (check, (*draw, "run")):
+        done = mmgen(*words, cwd=tmp_path)
+        assert_one_sentence(done, "run is a training run that has not finished; its `mmgen train`")
+    shutil.copytree(tiny / "vision", tmp_path / "run/final")
+    for words in (check, (*draw, "run")):
+        done = mmgen(*words, cwd=tmp_path)
+        assert_one_sentence(done, "run is a training run; its tokenizer is run/final.")
+    done = mmgen(*draw, "run/final", cwd=tmp_path)
+    assert_one_sentence(done, "run/final is a tokenizer, not a pipeline; train a generator on it")
 
 
 def test_a_newer_format_asks_for_an_upgrade(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_default_names_come_from_the_prompt_and_never_overwrite(
 def test_classes_are_drawn(mmgen: Commands, classes: Path, tmp_path: Path) -> None:
     words = ("--class", 2, "--class", 0, "--guidance", 4, "--top-k", 0, "--seed", 1)
     files = draw(mmgen, classes, tmp_path, *words)
-    assert [file.name for file in files] == ["class-2.png", "class-0.png", "class-2-sheet.png"]
+    assert [file.name for file in files] == ["class-2.png", "class-0.png", "sheet.png"]
     recipe = read_recipe(files[0])
     assert {
         "class_label": 2,
@@ -88,11 +88,13 @@ def test_several_pictures_make_a_sheet(mmgen: Commands, tiny: Path, tmp_path: Pa
         "a-cat-2.png",
         "a-dog.png",
         "a-dog-2.png",
-        "a-cat-sheet.png",
+        "sheet.png",
     ]
     recipes = [read_recipe(file) for file in files]
     assert [recipe["seed"] for recipe in recipes[:4]] == [5, 6, 7, 8]
     assert recipes[4]["pictures"] == recipes[:4]
+    same = draw(mmgen, tiny, tmp_path, "a fox", "-n", 2)
+    assert same[-1].name == "a-fox-sheet.png"
     again = draw(mmgen, tiny, tmp_path, "a cat", "a dog", "-n", 2, "--seed", 5)
     assert not {file.name for file in again} & {file.name for file in files}
 
@@ -119,11 +121,11 @@ def test_what_is_replaced_is_said(mmgen: Commands, tiny: Path, tmp_path: Path) -
 
 
 def test_no_two_pictures_of_a_run_get_one_name(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
-    prompts = ("cat", "cat", "cat 2", "cat sheet", "кот", "🐈")
+    prompts = ("cat", "cat", "cat 2", "sheet", "кот", "🐈")
     files = draw(mmgen, tiny, tmp_path, *prompts, "--scale", 1)
     assert [file.name for file in files] == [
-        *("cat.png", "cat-2.png", "cat-2-2.png", "cat-sheet.png", "кот.png"),
-        *("picture.png", "cat-sheet-2.png"),
+        *("cat.png", "cat-2.png", "cat-2-2.png", "sheet.png", "кот.png"),
+        *("picture.png", "sheet-2.png"),
     ]
     assert [read_recipe(file)["prompt"] for file in files[:-1]] == list(prompts)
 

@@ -95,6 +95,44 @@ def test_the_same_command_again_has_nothing_to_do(
     assert weights(place / "runs/generator/final") == before
 
 
+def test_a_run_past_its_steps_is_refused_before_anything_is_loaded(
+    trained: tuple[Path, list[Done]], mmgen: Commands, tmp_path: Path
+) -> None:
+    place, _ = trained
+    shutil.copytree(place / "runs/generator/checkpoints", tmp_path / "runs/generator/checkpoints")
+    shutil.copy(place / "generator.yaml", tmp_path)
+    fewer = ("train.steps=6", "tokenizer=gone", "data.train=gone")
+    done = mmgen("train", "generator.yaml", *fewer, cwd=tmp_path)
+    assert done.code == 2 and done.out == ""
+    assert done.err.startswith("mmgen: runs/generator has already trained 12 steps; ask for")
+
+
+def test_a_run_goes_on_once_tokens_of_other_pictures_are_deleted(
+    trained: tuple[Path, list[Done]], mmgen: Commands, pictures: Path, tmp_path: Path
+) -> None:
+    place, _ = trained
+    shutil.copytree(pictures, tmp_path / "pictures")
+    shutil.copytree(place / "runs/tokenizer/final", tmp_path / "runs/tokenizer/final")
+    (tmp_path / "generator.yaml").write_text(GENERATOR.replace("PICTURES", "pictures"))
+    words = ("train", "generator.yaml", *FEWER)
+    assert mmgen(*words, cwd=tmp_path).code == 0
+    changed = next((tmp_path / "pictures").glob("*.png"))
+    Image.new("RGB", Image.open(changed).size, "white").save(changed)
+    for split in ("train", "val"):
+        done = mmgen(*words, cwd=tmp_path)
+        folder = f"runs/generator/tokens/{split}"
+        assert done.code == 2 and f"delete the folder {folder} to have them made" in done.err
+        shutil.rmtree(tmp_path / folder)
+    done = mmgen(*words, cwd=tmp_path)
+    assert done.code == 0 and "Going on from step 12" in done.out
+    # Other captions make another text tokenizer, whose ids mean other words.
+    caption = next((tmp_path / "pictures").glob("*.txt"))
+    caption.write_text("quite another caption, of many words that nothing else has")
+    shutil.rmtree(tmp_path / "runs/generator/tokens")
+    done = mmgen(*words, cwd=tmp_path)
+    assert done.code == 2 and "(other captions, another version" in done.err
+
+
 @pytest.mark.parametrize("name", ["tokenizer", "generator"])
 def test_a_killed_run_goes_on_to_the_same_weights(
     name: str, trained: tuple[Path, list[Done]], mmgen: Commands

@@ -191,6 +191,10 @@ def test_cropped_pictures_are_counted(tmp_path: Path) -> None:
         (tmp_path / f"{i}.txt").write_text("red")
     data = ImageTextDataset(tmp_path, image_size=8)
     assert data.cropping() is None
+    assert data[1] and data[1]
+    said = f"1 of the 1 seen of 3 in {tmp_path} are not square: only the middle square was kept."
+    assert data.cropping() == said
+    assert data.report() == f"No bad samples among the 1 seen of 3 in {tmp_path}."
     for i in range(3):
         assert data[i] and data[i]  # twice: the second time from the cache
     said = f"2 of 3 in {tmp_path} are not square: only the middle square was kept."

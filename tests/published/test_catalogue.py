@@ -163,4 +163,8 @@ def test_the_tokenizer_of_a_file() -> None:
         "vq_ds16_c2i.pt of FoundationVision/LlamaGen",
         "vq_ds16_t2i.pt of peizesun/llamagen_t2i",
     ]
+    (fitting,) = tokenizers_for("llamagen", ["mine.pt"], "class-to-image")
+    assert fitting.name == "vq_ds16_c2i"
+    (fitting,) = tokenizers_for("nar", ["mine.pt"], "class-to-video")
+    assert fitting.name == "LARP-L-long-tokenizer"
     assert described("nbp", "x.ckpt")[0] == "magvit2_ucf.pt of ShuhuaiRen/NBP-tokenizer-ucf"

@@ -164,7 +164,7 @@ def test_an_import_is_a_working_tokenizer(system: str) -> None:
         ("kl16", {"embed_dim": 16}, "has embed_dim 5"),
         ("kl16", {"encoder_attn_resolutions": (16,)}, "attention at the encoder's levels"),
         ("kl16", {"decoder_attn_resolutions": (256,)}, "attention at the decoder's levels"),
-        ("kl16", {"num_groups": 7}, "no multiple of norm_groups 7"),
+        ("kl16", {"num_groups": 7}, "channels, which num_groups 7 does not divide; give num_gro"),
         ("ibq", {"n_embed": 1024}, "has n_embed 30"),
         ("ibq", {"ddconfig": {"ch_mult": (1, 1, 1)}}, "has ch_mult"),
         (

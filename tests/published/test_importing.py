@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_systems import PARTS, generator, official_weights, save, tokenizer
+from fake_systems import PARTS, Official, generator, official_weights, save, tokenizer
 from safetensors.torch import save_file
 from small_cases import small_case
 
@@ -23,6 +23,7 @@ from mmgen.pipeline_folder import read_info
 from mmgen.published import catalogue, importing
 from mmgen.published.catalogue import tokenizers_for
 from mmgen.published.importing import import_files
+from mmgen.published.options import official
 from mmgen.published.systems import Converted, Part
 from mmgen.tokenizers_vis.quantizers import FSQConfig
 
@@ -251,6 +252,18 @@ def _tokenizer_with(changes: dict[str, Any]) -> Part:
     return replace(PARTS[0], convert=convert)
 
 
+def test_a_name_that_nobody_knows_is_refused_before_sizes_are_judged(
+    vq: Path, gpt: Path, tmp_path: Path
+) -> None:
+    def convert(tensors: Any, options: Any, where: str) -> Converted:
+        official(Official, options, where)
+        raise CheckpointError("sizes that make no network")
+
+    known = (replace(PARTS[0], convert=convert), *PARTS[1:])
+    with pytest.raises(ConfigError, match="no option 'groupz'; did you mean 'groups'"):
+        import_files("apple", [vq, gpt], {"groupz": 4}, tmp_path / "out", known)
+
+
 def test_what_was_assumed_is_said_and_kept(gpt: Path, tmp_path: Path) -> None:
     said = run("apple", [gpt], tmp_path / "out")
     assert "assumed, since gpt.pt does not tell: rope_base=100.0 (KEY=VALUE says another)" in said
@@ -263,11 +276,13 @@ def test_a_generator_alone_names_its_tokenizer(
     gpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("apple", [gpt], tmp_path / "out")[-1] == (
-        "It cannot draw yet: import it again together with its visual tokenizer."
+        "It cannot draw yet: import it again together with its visual tokenizer, into another "
+        "place or once this one is removed."
     )
     monkeypatch.setattr(importing, "tokenizers_for", lambda *_: tokenizers_for("xar", []))
     assert run("apple", [gpt], tmp_path / "again")[-1] == (
-        "It cannot draw yet: import it again together with kl16.safetensors of jadechoghari/mar."
+        "It cannot draw yet: import it again together with kl16.safetensors of jadechoghari/mar, "
+        "into another place or once this one is removed."
     )
 
 

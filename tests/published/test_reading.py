@@ -265,8 +265,11 @@ def test_other_places_are_named(name: str, tmp_path: Path) -> None:
         read_checkpoint(path)
     path.touch()
     refused(path, "is empty; download it again")
-    path.write_text("<!DOCTYPE html> Not found, please log in and try again later")
-    refused(path, "damaged")
+    for page in ("<!DOCTYPE html> Not found, please log in", "\ufeff\n <HTML><body>", "<head>"):
+        path.write_text(page, encoding="utf-8")
+        refused(path, "is a web page, not a checkpoint; download the file itself")
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n")
+    refused(path, "is a Git LFS pointer; fetch it with `git lfs pull`")
     refused(tmp_path, "is a folder; give the checkpoint file that lies in it")
     refused(tmp_path / ("x" * 300), "cannot be read: File name too long")
 

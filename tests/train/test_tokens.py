@@ -182,8 +182,11 @@ def test_tokens_of_other_pictures_are_refused(
 ) -> None:
     more = make_pictures(tmp_path / "more", COUNT, first=3)
     for dataset in (ImageTextDataset(more, 8), ImageTextDataset(pictures, 4)):
-        with pytest.raises(CheckpointError, match="were made from other pictures"):
+        with pytest.raises(
+            CheckpointError, match="were made from other pictures or captions"
+        ) as no:
             cached_tokens(vision, dataset, built)
+        assert f"; delete the folder {built} to have them made anew" in str(no.value)
 
 
 def _cut(path: Path) -> None:
