@@ -36,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Guidance of the published evaluation by width: at 384 pixels, and where it differs at 256.
 GUIDANCE = {768: 2.25, 1024: 2.0, 1280: 1.75, 1536: 1.75, 3200: 1.65}
 GUIDANCE_256 = {768: 2.0, 1024: 1.75}
+UNPUBLISHED = 1.5
 
 
 def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: str) -> Converted:
@@ -49,6 +50,8 @@ def convert(tensors: Mapping[str, Tensor], options: Mapping[str, Any], where: st
     sampling = guidable(sampling_defaults(given), config.condition)
     size = image_size(given.block_size)
     notes = null_notes(config.condition)
+    if given.model_type != "t2i" and given.dim not in GUIDANCE:
+        notes += (f"guidance {UNPUBLISHED}, since none is published for width {given.dim}",)
     return Converted("transformer", network, size, sampling, notes, size_by=told)
 
 
@@ -57,7 +60,8 @@ def sampling_defaults(given: Options) -> SamplingDefaults:
     if given.model_type == "t2i":
         return SamplingDefaults("token", guidance_scale=7.5, top_k=1000)
     small = GUIDANCE_256 if given.block_size <= 256 else {}
-    return SamplingDefaults("token", guidance_scale={**GUIDANCE, **small}.get(given.dim, 1.5))
+    scale = {**GUIDANCE, **small}.get(given.dim, UNPUBLISHED)
+    return SamplingDefaults("token", guidance_scale=scale)
 
 
 PARTS = tuple(

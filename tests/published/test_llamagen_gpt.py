@@ -208,6 +208,14 @@ def test_a_files_name_tells_its_pixels(
     assert converted.size_by == ("" if options else told)
 
 
+def test_a_width_without_published_guidance_is_told() -> None:
+    for dim, told in ((768, False), (384, True)):
+        shapes = image_shapes({**SMALL, "dim": dim, "n_head": 6})
+        converted = llamagen_gpt.convert(tensors(shapes), {"n_head": 6}, "a.pt")
+        said = f"guidance 1.5, since none is published for width {dim}"
+        assert (said in converted.notes) == told
+
+
 def test_defaults_are_those_of_the_published_evaluation() -> None:
     def scales(convert: Any, shapes: dict[str, tuple[int, ...]], where: str) -> tuple[Any, ...]:
         sampling = convert(tensors(shapes), {}, where).sampling
