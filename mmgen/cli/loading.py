@@ -38,6 +38,17 @@ def check_count(count: int) -> None:
         raise UserError(f"--count is {count}; give a number from 1 to {MOST_PICTURES}.")
 
 
+def check_model(model: str | None) -> None:
+    """Refuse a wrong name before PyTorch loads.
+
+    Raises:
+        UserError: there is no such pipeline.
+    """
+    from mmgen.pipeline_folder import find_pipeline
+
+    find_pipeline(model)
+
+
 def load(
     model: str | None,
     threads: int | None = None,

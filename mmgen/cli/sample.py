@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.loading import check_count, check_threads, load, say_what_was_cut
+from mmgen.cli.loading import check_count, check_model, check_threads, load, say_what_was_cut
 from mmgen.cli.options import Device, Model, Threads
 from mmgen.cli.output import line_of, write
 from mmgen.cli.places import check_place, is_picture_file
@@ -218,6 +218,7 @@ def sample(
         "reproducible": reproducible,
         "class_labels": classes_in(classes),
     }
+    check_model(model)
     check_settings(settings)
     growth: Growth | None = None
     with nullcontext() if preview else progress_of("Drawing") as update:

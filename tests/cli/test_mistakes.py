@@ -88,13 +88,16 @@ EARLY = ("--top-p=1.5", "--temperature=-1", "-n=0", "--device=tpu", "--seed=-1",
 
 
 @pytest.mark.parametrize("word", EARLY)
-def test_sample_checks_values_before_it_looks_for_weights(
+def test_sample_checks_values_before_it_reads_weights(
     word: str, mmgen: Commands, tmp_path: Path
 ) -> None:
     option, value = word.split("=")
-    done = mmgen("sample", "a cat", option, value, "--model", "no-such-thing", cwd=tmp_path)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "pipeline.json").write_text("{}")  # refused as soon as it is read
+    done = mmgen("sample", "a cat", option, value, "--model", folder, cwd=tmp_path)
     assert_one_sentence(done, value)
-    assert "no-such-thing" not in done.err
+    assert "pipeline.json" not in done.err
 
 
 def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -15,26 +14,9 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tiny_task import run_apart
+from tiny_task import die_in_call, run_apart
 
 SETTINGS: dict[str, Any] = {"steps": 24, "save_every": 3, "log_every": 2, "accumulation": 2}
-
-
-def die_in_call(out: Path, number: int) -> None:
-    """Train, and be killed at the `number`-th system call on files of the run folder."""
-    count = 0
-    calls = ("open", "os.rename", "os.mkdir", "os.chmod")
-    removals = ("os.remove", "os.rmdir")  # their paths may be relative to a folder's handle
-
-    def deadly(event: str, words: tuple[Any, ...]) -> None:
-        nonlocal count
-        if event in removals or (event in calls and str(words[0]).startswith(str(out))):
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(deadly)
-    run_apart(out, Path(os.devnull), {}, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +113,7 @@ def test_killed_between_two_system_calls(
     draw = random.Random(seed)
     out, deaths = tmp_path / "run", 0
     for _ in range(4):
-        process = processes.Process(target=die_in_call, args=(out, draw.randint(10, 120)))
+        process = processes.Process(target=die_in_call, args=(out, draw.randint(10, 120), SETTINGS))
         process.start()
         process.join(60)
         deaths += process.exitcode == -signal.SIGKILL

@@ -7,6 +7,8 @@ and a data order from (seed, epoch).
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -130,3 +132,20 @@ def run_apart(out: Path, told: Path, environment: dict[str, str], changes: dict[
     with open(told, "a") as file:
         os.dup2(file.fileno(), 1)
     run_tiny(out, **changes)
+
+
+def die_in_call(out: Path, number: int, changes: dict[str, Any]) -> None:
+    """Train, and be killed at the `number`-th system call on files of the run folder."""
+    count = 0
+    calls = ("open", "os.rename", "os.mkdir", "os.chmod")
+    removals = ("os.remove", "os.rmdir")  # their paths may be relative to a folder's handle
+
+    def deadly(event: str, words: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event in removals or (event in calls and str(words[0]).startswith(str(out))):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(deadly)
+    run_apart(out, Path(os.devnull), {}, changes)
