@@ -12,17 +12,14 @@ from typing import Any
 from mmgen.config import to_dict
 from mmgen.errors import CheckpointError, UserError
 from mmgen.files import write_json
+from mmgen.pieces import PIXELS, facts, is_clip, stride_of
 from mmgen.pipeline_folder import (
     FORMAT,
     PIPELINE_FILE,
-    PIXELS,
     PipelineInfo,
     SamplingDefaults,
     Source,
-    facts,
-    is_clip,
     refuse_taken,
-    stride_of,
 )
 from mmgen.published.catalogue import SYSTEMS, refuse_system, tokenizers_for
 from mmgen.published.matching import Match, match

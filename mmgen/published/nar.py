@@ -82,8 +82,7 @@ def convert_images(
     given = images.read(ImageOptions, tensors, options, where, extra)
     told = size_by(options, where, given.model_type, STALE in tensors)
     tensors = images.without_stale(tensors)
-    below = Tap("y", given.n_layer + given.medusa_attention_num)
-    taps = (Tap("x", given.n_layer), below)
+    taps = (Tap("x", given.n_layer), Tap("y", given.n_layer + given.medusa_attention_num))
     config = images.image_config(given, tensors, where, NEIGHBOR, taps)
     network = build(config, halves(fuse(tensors, where), config.backbone), IMAGE_RULES, where)
     scale = 7.5 if given.model_type == "t2i" else 2.0  # specs/nar.md 3.6 and 4
