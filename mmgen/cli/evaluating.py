@@ -9,6 +9,7 @@ import typer
 
 from mmgen.cli.places import check_folder
 from mmgen.cli.tables import show
+from mmgen.cli.values import prompts_in
 from mmgen.errors import UserError
 from mmgen.progress import progress_of
 
@@ -249,7 +250,7 @@ def adm_npz(
     if out.suffix != ".npz":
         raise UserError(f"{out} must end in .npz, which ADM's evaluator reads.")
     check_folder(out.parent)
-    lines = _prompts(prompts)
+    lines = prompts_in(prompts)
     with progress_of("Drawing") as update:
         from mmgen.devices import usable_device
         from mmgen.evaluation.adm import write_samples
@@ -322,16 +323,3 @@ def _lpips(words: tuple[str, Path, Path] | None, device: torch.device) -> Lpips 
     from mmgen.evaluation.lpips import Lpips
 
     return Lpips(*words, device)
-
-
-def _prompts(file: Path | None) -> list[str]:
-    if file is None:
-        return []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{file} is no text in UTF-8; save the prompts as such.") from None
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise UserError(f"{file} holds no prompts; write one a line.")
-    return found
