@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmgen.cli.loading import check_count, check_threads, load, picture_at, say_what_was_cut
-from mmgen.cli.options import Device, Model, Picture, Threads
+from mmgen.cli.options import Device, MinP, Model, Negative, Picture, Seed, Threads, TopK, TopP
 from mmgen.cli.output import write
 from mmgen.cli.places import check_place
 from mmgen.errors import UserError
@@ -38,9 +38,7 @@ def edit(
         ),
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", help="Pictures of each prompt.")] = 1,
-    seed: Annotated[
-        int | None, typer.Option(help="Picture i has seed SEED + i; default: a random one.")
-    ] = None,
+    seed: Seed = None,
     steps: Annotated[
         int | None,
         typer.Option(help="Steps that the new tokens are drawn in; default: about their root."),
@@ -51,18 +49,10 @@ def edit(
     temperature: Annotated[
         float | None, typer.Option(help="Below 1: likelier tokens; 0: always the likeliest.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0: all.")] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Only the likeliest tokens that make up this share; 1: all."),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option(help="Only tokens at least this likely, relative to the likeliest; 0: all."),
-    ] = None,
-    negative: Annotated[
-        str | None, typer.Option(help="A prompt that guidance leads away from.")
-    ] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    negative: Negative = None,
     reproducible: Annotated[
         bool,
         typer.Option("--reproducible", help="Decode pictures one at a time; slower."),

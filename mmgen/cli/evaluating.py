@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmgen.cli.options import Device
 from mmgen.cli.places import check_folder
 from mmgen.cli.tables import show
 from mmgen.cli.values import prompts_in
@@ -36,7 +37,6 @@ Cache = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of every choice and picture.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")]
 InceptionFile = Annotated[
     Path | None,
     typer.Option(

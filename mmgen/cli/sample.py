@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen.cli.loading import check_count, check_model, check_threads, load, say_what_was_cut
-from mmgen.cli.options import Device, Model, Threads
+from mmgen.cli.options import Device, MinP, Model, Negative, Seed, Threads, TopK, TopP
 from mmgen.cli.output import line_of, write
 from mmgen.cli.places import check_place, is_picture_file
 from mmgen.cli.values import (
@@ -67,9 +67,7 @@ def sample(
     count: Annotated[
         int, typer.Option("-n", "--count", help="Pictures of each prompt or class.")
     ] = 1,
-    seed: Annotated[
-        int | None, typer.Option(help="Picture i has seed SEED + i; default: a random one.")
-    ] = None,
+    seed: Seed = None,
     unit: Annotated[
         str | None,
         typer.Option(
@@ -109,15 +107,9 @@ def sample(
             help="Below 1: likelier tokens, above: more surprising ones; 0: always the likeliest.",
         ),
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0: all.")] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Only the likeliest tokens that make up this share; 1: all."),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option(help="Only tokens at least this likely, relative to the likeliest; 0: all."),
-    ] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
     steps: Annotated[
         str | None,
         typer.Option(
@@ -130,9 +122,7 @@ def sample(
         str | None,
         typer.Option(help="euler, heun or euler-maruyama, for weights that draw latents."),
     ] = None,
-    negative: Annotated[
-        str | None, typer.Option(help="A prompt that guidance leads away from.")
-    ] = None,
+    negative: Negative = None,
     size: Annotated[
         str | None,
         typer.Option(
