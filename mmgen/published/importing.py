@@ -181,12 +181,7 @@ def _source(found: Match, converted: Converted, size: int) -> Source:
     """
     checkpoints = [share.checkpoint for share in found.shares]
     told = dict.fromkeys(c.note for c in checkpoints if c.note)
-    notes = (
-        *told,
-        *converted.notes,
-        *_size_note(converted, size),
-        *(f"assumed {taken}" for taken in _taken(converted)),
-    )
+    notes = (*told, *converted.notes, *_size_note(converted, size), *_taken_notes(converted))
     return Source(
         component=converted.component,
         system=found.part.system,
@@ -260,7 +255,7 @@ def _write(out: Path, converted: Sequence[Converted], info: PipelineInfo) -> Non
 def _lines(converted: Converted, source: Source) -> list[str]:
     count = sum(p.numel() for p in converted.network.parameters())
     size = f"{count / 1e6:.1f} M" if count >= 1e5 else str(count)
-    told = [note for note in source.notes if not note.startswith("assumed ")]
+    told = [note for note in source.notes if note not in _taken_notes(converted)]
     notes = f" ({'; '.join(told)})" if told else ""
     lines = [
         f"{source.component}: {source.part} of {source.system}, {size} parameters, "
@@ -275,6 +270,11 @@ def _lines(converted: Converted, source: Source) -> list[str]:
 def _taken(converted: Converted) -> list[str]:
     """What was assumed, as the user would say it."""
     return [f"{name}={spelled(value)}" for name, value in converted.assumed.items()]
+
+
+def _taken_notes(converted: Converted) -> list[str]:
+    """The same in the record, which the lines of an import say apart."""
+    return [f"assumed {taken}" for taken in _taken(converted)]
 
 
 def _size_line(converted: Sequence[Converted], info: PipelineInfo) -> list[str]:
