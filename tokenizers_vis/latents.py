@@ -38,10 +38,10 @@ class LatentStatistics:
         if codes.latents is None or codes.deviations is None:
             raise UserError("This tokenizer has no posterior to measure; choose a KL tokenizer.")
         channels = codes.latents.shape[-1]
-        means = codes.latents.detach().reshape(-1, channels).double()  # (n, C)
-        deviations = codes.deviations.detach().reshape(-1, channels).double()
+        means = codes.latents.detach().cpu().reshape(-1, channels).double()  # (n, C)
+        deviations = codes.deviations.detach().cpu().reshape(-1, channels).double()
         nats = divergence(means / self.scale, deviations / self.scale)
-        parts = torch.stack([means, means.square(), deviations.square(), nats]).sum(1).cpu()
+        parts = torch.stack([means, means.square(), deviations.square(), nats]).sum(1)
         self._sums = parts if self._sums is None else self._sums + parts
         self.places += len(means)
         self.pictures += len(codes.latents)
@@ -73,11 +73,6 @@ class LatentStatistics:
     def nats(self) -> Tensor:
         """Divergence from a standard normal of each channel, nats a place: (C,) float64."""
         return self._averages[3]
-
-    @property
-    def nats_a_picture(self) -> float:
-        """The divergence of a whole picture."""
-        return float(self.nats.sum()) * self.places / self.pictures
 
     @property
     def idle(self) -> int:

@@ -99,12 +99,12 @@ class PosteriorWatch:
         self.statistics.add(Codes(None, means, deviations))
 
     def metrics(self) -> dict[str, float]:
-        """Width without the scale, that of the posteriors, the divergence, idle channels."""
+        """Width without the scale, that of the posteriors, nats a place, idle channels."""
         seen = self.statistics
         return {
             "latent_std": seen.std,
             "posterior_std": seen.deviation,
-            "nats": seen.nats_a_picture,
+            "nats": float(seen.nats.sum()),
             "idle_channels": float(seen.idle),
         }
 
