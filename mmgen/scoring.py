@@ -69,8 +69,8 @@ def score(
         raise UserError("There is nothing to score; give one text or several.")
     if by == "picture" and draws_latents(pipe):
         raise UserError(
-            f"The weights of '{pipe.info.name}' draw latents, which have no likelihood to compare; score "
-            "by caption."
+            f"The weights of '{pipe.info.name}' draw latents, which have no likelihood to compare; "
+            "score by caption."
         )
     own = _unit(pipe, by, unit)
     (codes,) = codes_seen(pipe, pictures_of([image]))

@@ -43,7 +43,7 @@ def test_every_unit_draws_what_the_text_says(pipe: Pipeline, order: str) -> None
 
 
 def test_steps_of_each_entity_and_other_solvers(pipe: Pipeline) -> None:
-    settings: dict[str, Any] = {"unit": "cell-2", "seed": 5, "solver": "heun"}
+    settings: dict[str, Any] = {"unit": "cell", "seed": 5, "solver": "heun"}
     output = pipe("a red apple", num_inference_steps=[4, 3, 2, 1], **settings)
     assert output.recipes[0]["num_inference_steps"] == (4, 3, 2, 1)
     with pytest.raises(UserError, match="4 numbers of steps for 1 blocks"):
@@ -51,7 +51,7 @@ def test_steps_of_each_entity_and_other_solvers(pipe: Pipeline) -> None:
 
 
 def test_an_order_finds_its_unit_and_a_negative_prompt_leads_away(pipe: Pipeline) -> None:
-    assert pipe("a red apple", order="subsample:2", seed=1).recipes[0]["unit"] == "subsample-2"
+    assert pipe("a red apple", order="subsample:2", seed=1).recipes[0]["unit"] == "subsample"
     free = pipe("a red apple", order="row:2", seed=1)  # by the unit of any order
     assert free.recipes[0]["unit"] == "random"
     one = pipe("a red apple", negative_prompt="a blue square", seed=1).codes

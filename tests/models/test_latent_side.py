@@ -193,10 +193,10 @@ def test_text_hears_no_time_and_no_noise() -> None:
     def hidden(noised: Noised) -> Tensor:
         assert model.latents is not None
         cursor = model.begin(2)
-        rows = [model.text_rows(ids, valid, cursor), model.marker_rows("cell-2", cursor)]
+        rows = [model.text_rows(ids, valid, cursor), model.marker_rows("cell", cursor)]
         moment = model.latents.moment(model.backbone, cursor.condition, noised.time)
         every = torch.arange(plan.rows)
-        rows.append(model.image_rows(plan, every, noised.latents, "cell-2", cursor, moment))
+        rows.append(model.image_rows(plan, every, noised.latents, "cell", cursor, moment))
         return model.run(concatenate(rows))
 
     with torch.no_grad():
@@ -226,11 +226,11 @@ def test_padding_changes_nothing(context: str) -> None:
     ids, valid = texts([4, 2])
     wide, more = F.pad(ids, (0, 3), value=7), F.pad(valid, (0, 3))
     with torch.no_grad():
-        said = model.image_velocities(ids, valid, latents, noised, plan, "cell-2")
-        again = model.image_velocities(wide, more, latents, noised, plan, "cell-2")
+        said = model.image_velocities(ids, valid, latents, noised, plan, "cell")
+        again = model.image_velocities(wide, more, latents, noised, plan, "cell")
         torch.testing.assert_close(said, again, atol=1e-5, rtol=1e-5)
         alone = Noised(*(each[1:] for each in noised))
-        own = model.image_velocities(ids[1:, :2], valid[1:, :2], latents[1:], alone, plan, "cell-2")
+        own = model.image_velocities(ids[1:, :2], valid[1:, :2], latents[1:], alone, plan, "cell")
         torch.testing.assert_close(said[1:], own, atol=1e-5, rtol=1e-5)
 
 
@@ -263,7 +263,7 @@ def test_the_unit_is_said_to_every_latent() -> None:
     with torch.no_grad():
         one, two = (
             model.image_velocities(ids, valid, latents, noised, plan, name)
-            for name in ("cell-2", "whole")
+            for name in ("cell", "whole")
         )
     assert (one - two).abs().amax(2).min() > 1e-4
 
@@ -305,7 +305,7 @@ def test_a_new_model_says_no_velocity() -> None:
     model = UnifiedModel(latent_config())
     plan = plan_of("cell:2", STILL, "noisy")
     latents = to_slots(plan.schedule, latents_of(STILL, 2))
-    said = model.image_velocities(*texts([4, 2]), latents, noised_of(plan, latents), plan, "cell-2")
+    said = model.image_velocities(*texts([4, 2]), latents, noised_of(plan, latents), plan, "cell")
     assert (said == 0).all()
 
 
@@ -354,9 +354,9 @@ def test_configurations_that_make_no_sense(changes, message: str) -> None:
 def test_latents_have_no_logits() -> None:
     model, plan, latents, _ = case_of("cell:2", STILL, "clean")
     with pytest.raises(ConfigError, match="FlowDecider"):
-        model.image_logits(*texts([4, 2]), latents, plan, "cell-2")
+        model.image_logits(*texts([4, 2]), latents, plan, "cell")
     with pytest.raises(ConfigError, match="FlowDecider"):
         model.logits(torch.zeros(1, 1, CHANNELS), model.tables())
     with pytest.raises(ConfigError, match="FlowDecider"):  # noise, but no moment
         cursor = model.begin(2)
-        model.image_rows(plan, torch.arange(4), latents, "cell-2", cursor, model.tables())
+        model.image_rows(plan, torch.arange(4), latents, "cell", cursor, model.tables())
