@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError, UserError
-from mmgen.tokenizers_vis.causal import CausalConv, DepthToSpace, FrameNorm
+from mmgen.tokenizers_vis.causal import CausalConv, DepthToSpace, FrameNorm, Layers
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.protocol import Codes, VisualTokenizer
 from mmgen.tokenizers_vis.quantizers import FSQConfig
@@ -140,7 +140,7 @@ def test_frames_are_normed_alone() -> None:
 
 
 def test_depth_to_space_orders_time_row_column_then_channel() -> None:
-    layer = DepthToSpace(2, (2, 2, 2))
+    layer = DepthToSpace(2, (2, 2, 2), Layers(2, 1e-5))
     torch.nn.init.zeros_(layer.conv.conv.weight)
     with torch.no_grad():
         layer.conv.conv.bias.copy_(torch.arange(16.0))
