@@ -162,9 +162,10 @@ class CausalVideoTokenizer(nn.Module, Saved):
             self.from_code = nn.Linear(self.channels, z_channels)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Quantized]:
-        """Reconstruct; returns pixels like the clip and the quantizer's output, channels last."""
+        """Reconstruct; returns pixels like the input and the quantizer's output, channels last."""
         quantized = self.quantizer(self.features(pixels))
-        return self.decode_embeddings(quantized.quantized), quantized
+        clip = self.decode_embeddings(quantized.quantized)
+        return (clip if pixels.ndim == 5 else clip[:, :, 0]), quantized
 
     @property
     def fingerprint(self) -> str:
