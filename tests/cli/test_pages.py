@@ -20,6 +20,7 @@ import pytest
 import typer
 from pages import PAGES, REASONS, ROOT, Block, blocks_of
 from PIL import Image
+from tiny_latents import latent_pipeline
 
 from mmgen.pipeline import Pipeline
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
@@ -47,6 +48,7 @@ def world(tmp_path: Path, pictures: Path, tiny: Path) -> Path:
     for name in ("emoji64-generator", "my-generator"):
         shutil.copytree(tiny, tmp_path / "runs" / name / "final")
     ConvTokenizer(CONTINUOUS).save_pretrained(tmp_path / "runs/my-kl/final")
+    latent_pipeline().save_pretrained(tmp_path / "runs/my-next-x/final")
     shards = tmp_path / "data/emoji"
     shards.mkdir(parents=True)
     for split in ("train-0000", "val-0000", "test_pair-0000", "test_concept-0000"):
