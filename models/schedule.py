@@ -88,10 +88,13 @@ def make_schedule(order: str, grid: Grid) -> Schedule:
 
     `random:seed:n` sorts the sites by the raw 64-bit draws of numpy's PCG64 of that seed (a stream
     that numpy keeps stable) and cuts them into n blocks: after block i, `1 - cos(pi/2 * i/n)` of
-    the sites are decided, rounded so that no block is empty.
+    the sites are decided, rounded so that no block is empty. `locality:seed:n` has blocks of the
+    same sizes, near to what is decided and with sites far from each other (`models/locality.py`).
 
     `kept:mask:seed:n` decides the sites of a mask first, as one block, and the others as `random`
     would (see `kept_order`): what an edit keeps, and then what it draws anew.
+
+    `interlace:s1,s2,...` decides the sites that `scale` would pick for its levels, each once.
 
     Args:
         order: one of `ORDERS`, with numbers for the letters.
