@@ -97,7 +97,7 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
         twin = schedule.order.replace("scale", "interlace").removesuffix(":area")
         raise ConfigError(
             f"Order '{order}' draws coarse levels of continuous latents, and this model draws "
-            f"codes, which have none; take '{twin}', which "
-            " decides the same places from coarse to fine, each once."
+            f"codes, which have none; take '{twin}', which decides the same places from coarse to "
+            "fine, each once."
         )
     return plan
