@@ -78,7 +78,7 @@ def _block(free: np.ndarray, near: np.ndarray, places: np.ndarray, size: int) ->
         np.minimum(gap, ((places - places[i]) ** 2).sum(1), out=gap)
         gap[i] = -1
 
-    for i in np.flatnonzero(near):
+    for i in np.flatnonzero(near).tolist():
         if len(block) < size and gap[i] > TOUCHING:
             take(i)
     while len(block) < size:

@@ -228,7 +228,8 @@ def grid_so_far(schedule: Schedule, values: Tensor, begun: int) -> tuple[Tensor,
     t, h, w = schedule.grid
     size = schedule.sizes[int(schedule.block_of_slot[begun - 1])]
     side = math.isqrt(size // t)
-    level = values[:, begun - size : begun].unflatten(1, (t, side, side))
+    level = values[:, begun - size : begun]
+    level = level.reshape(len(values), t, side, side, *values.shape[2:])
     place = torch.arange(h, device=values.device) * side // h
     return level[:, :, place[:, None], place], torch.ones(t, h, w, dtype=torch.bool)
 
