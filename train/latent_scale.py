@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from mmgen.errors import UserError
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.latents import LatentStatistics
 from mmgen.tokenizers_vis.quantizers import KLConfig
+
+Config = TypeVar("Config")
 
 MOST = 20_000  # pictures that are measured; more would move the scale by a thousandth
 
@@ -76,11 +79,11 @@ def shuffled_pixels(
         progress((done + 1) * batch_size, count * batch_size)
 
 
-def rescaled(config: ConvTokenizerConfig, scale: float = 1.0) -> ConvTokenizerConfig:
+def rescaled(config: Config, scale: float = 1.0) -> Config:
     """A configuration with another scale of its latents, if it has any.
 
     At the scale 1 the configurations of two tokenizers are equal if their networks are.
     """
-    if not isinstance(config.quantizer, KLConfig):
+    if not (isinstance(config, ConvTokenizerConfig) and isinstance(config.quantizer, KLConfig)):
         return config
     return replace(config, quantizer=replace(config.quantizer, scale=scale))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mmgen.models.unified import Unit
     from mmgen.pipeline import Pipeline
 
-SHUFFLES = 4  # permutations that the loss of a random order is averaged over
+SHUFFLES = 4  # orders that the loss of a unit of fresh orders is averaged over
 _BATCH = 32
 
 
@@ -104,7 +104,7 @@ def fidelity(
 
 def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]) -> float:
     _, model = pipeline.two_way()
-    seeds = range(SHUFFLES if unit.order == "random" else 1)
+    seeds = range(SHUFFLES if unit.fresh else 1)
     total = 0.0
     for seed in seeds:
         plan, first = plan_for(unit, pipeline.grid, seed=seed), 0
