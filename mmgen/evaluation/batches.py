@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,16 @@ import numpy as np
 from mmgen.data.pictures import EXTENSIONS, open_picture
 from mmgen.errors import DataError, UserError
 from mmgen.evaluation.adm import AdmBatch, read_batch
-from mmgen.evaluation.features import Features, Pictures, Progress, features_of
+from mmgen.evaluation.features import Features, Pictures, features_of
 from mmgen.evaluation.inception import Inception, Reference, Seen, described, standard_figures
 from mmgen.evaluation.protocol import of_program
 from mmgen.evaluation.results import Result
 from mmgen.files import sha256_of
 from mmgen.prefixes import condition_kind
+from mmgen.progress import Progress, Stage
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
-
-Stage = Callable[[str], AbstractContextManager[Progress]]
 
 
 def evaluate_pictures(

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from mmgen.evaluation.asking import pick
-from mmgen.evaluation.features import Extractor, Pictures, Progress, features_of
+from mmgen.evaluation.features import Extractor, Pictures, features_of
 from mmgen.evaluation.judge import Judge
 from mmgen.evaluation.yardstick import kid, top_scores
+from mmgen.progress import Progress
 
 COUNT = 600  # training pictures that are damaged
 NOISE = 25  # of 255

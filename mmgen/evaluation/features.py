@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError, DataError, UserError
 from mmgen.files import replacing
+from mmgen.progress import Progress
 from mmgen.saving import read_tensors
 from mmgen.tokenizers_vis.perceptual import PACKAGES, FeatureNetwork, PerceptualConfig
 
@@ -31,7 +31,6 @@ PROTOCOL = (
     f"{NETWORK} forward_features, mean over height and width"
 )
 
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 Pictures = NDArray[np.uint8]  # (N, H, W, 3)
 Features = NDArray[np.float32]  # (N, 1280)
 

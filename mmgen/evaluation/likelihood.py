@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmgen.evaluation.asking import PROMPT, pick
-from mmgen.evaluation.features import Progress
 from mmgen.evaluation.held_out import encode
 from mmgen.evaluation.real import RealSet
 from mmgen.evaluation.yardstick import spread, top_scores
 from mmgen.models.schedule import to_slots
 from mmgen.models.unified import plan_for
+from mmgen.progress import Progress
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline

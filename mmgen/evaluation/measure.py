@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from mmgen.evaluation.asking import PROMPT, Ask, Drawn, draw, fresh_asks, pick, 
 from mmgen.evaluation.features import (
     Extractor,
     Pictures,
-    Progress,
     features_of,
 )
 from mmgen.evaluation.held_out import SHUFFLES, fidelity, float_batches, held_out_losses
@@ -28,12 +26,12 @@ from mmgen.evaluation.protocol import data_rules, features_rules, of_pipeline
 from mmgen.evaluation.real import RESTYLE, RealSet
 from mmgen.evaluation.yardstick import DRAW_SIZE, DRAWS, RIDGE
 from mmgen.models.unified import plan_for
+from mmgen.progress import Stage
 
 if TYPE_CHECKING:
     from mmgen.models.unified import Unit
     from mmgen.pipeline import Pipeline
 
-Stage = Callable[[str], AbstractContextManager[Progress]]  # of a named piece of work
 
 # Seeds of a set's pictures start at the card's seed plus so many millions.
 _SEEDS = {

@@ -16,10 +16,10 @@ from mmgen.evaluation.features import (
     Extractor,
     Features,
     Pictures,
-    Progress,
     features_of,
 )
 from mmgen.files import read_json
+from mmgen.progress import Progress
 
 MANIFEST, FEATURES = "manifest.json", "features.safetensors"
 RESTYLE = ("flat", "3d", "ink")  # one maker's drawings of the same things

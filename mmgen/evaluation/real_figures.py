@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mmgen.evaluation.features import Progress
 from mmgen.evaluation.judge import Judge
 from mmgen.evaluation.real import RealSet
 from mmgen.evaluation.yardstick import Array, StyleReader, kid, nearest, normalized, top_scores
+from mmgen.progress import Progress
 
 SPLITS = ("val", "test_pair", "test_concept")
 TESTS = ("test_pair", "test_concept")
