@@ -62,12 +62,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     from mmgen.pipeline_folder import SamplingDefaults
     from mmgen.request import settings_of
 
-    if settings["seed"] is not None:
+    if settings.get("seed") is not None:
         picture_seeds(settings["seed"], settings["num_images_per_prompt"])
     plain = ("guidance_interval", "guidance_ramp", "top_k", "top_p", "min_p")
-    settings_of(SamplingDefaults(), **{name: settings[name] for name in plain})
+    given: dict[str, Any] = {name: settings.get(name) for name in plain}
+    settings_of(SamplingDefaults(), **given)
     for name in ("guidance_scale", "temperature"):  # a list has one for each sub-token
-        value = settings[name]
+        value = settings.get(name)
         count = len(value) if isinstance(value, list) else 1
         settings_of(SamplingDefaults(), count, **{name: value})
 
