@@ -86,7 +86,14 @@ def score(
 
 def score_captions(pipe: Pipeline, images: list[Image.Image], texts: list[str]) -> list[Score]:
     """Score each text against the picture of the same number, as the caption of it."""
-    codes = codes_seen(pipe, pictures_of(images))
+    return score_codes(pipe, codes_seen(pipe, pictures_of(images)), texts)
+
+
+def score_codes(pipe: Pipeline, codes: Tensor, texts: list[str]) -> list[Score]:
+    """Score each text against codes (B, t, h, w) of the same number, as the caption of them.
+
+    A text counts as far as `Pipeline.caption` could write it: `max_text` tokens, the end included.
+    """
     return _in_parts(pipe, codes, texts, "caption", _unit(pipe, "caption", None))
 
 

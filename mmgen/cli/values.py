@@ -13,6 +13,8 @@ from mmgen.errors import UserError
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
 
+_LINE_END = re.compile(r"\r\n|\n|\r")  # and not what else `splitlines` cuts at
+
 
 def prompts_in(file: Path | None) -> list[str]:
     """The lines of a text file, or of standard input if it is called `-`; empty ones are left out.
@@ -24,7 +26,7 @@ def prompts_in(file: Path | None) -> list[str]:
         return []
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in _LINE_END.split(data.decode("utf-8-sig"))]
     except FileNotFoundError:
         raise UserError(f"There is no file {file}; check the path.") from None
     except UnicodeDecodeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,14 +22,13 @@ def damage_figures(
     judge: Judge,
     extractor: Extractor,
     *,
-    cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """KID against the other training pictures, and concept score, of damaged training pictures.
 
     Args:
         judge: of the real pictures; its seed chooses the pictures and the noise.
-        extractor: the feature network. `cache`: file of features.
+        extractor: the feature network.
         progress: called with damages done and damages in all.
     """
     real, seed = judge.real, judge.seed
@@ -42,7 +40,7 @@ def damage_figures(
     found = dict[str, float]()
     damages = _damages(generator)
     for number, (name, damage) in enumerate(damages.items()):
-        features = features_of(damage(real.pictures[chosen]), extractor, cache=cache)
+        features = features_of(damage(real.pictures[chosen]), extractor)
         scores = top_scores(judge.gallery.ranks(features, concepts, styles))
         found |= _named(name, kid(features, others, seed=seed), scores.top1, scores.top5)
         if progress is not None:
