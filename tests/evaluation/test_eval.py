@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tiny_drawing import conditional_pipeline
 from tiny_emoji import Small, few_items
+from tiny_latents import latent_pipeline
 from tiny_pipeline import SIZE, tiny_pipeline
 
 from mmgen.cli import app
@@ -31,7 +32,7 @@ from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.batches import evaluate_pictures, open_batch
 from mmgen.evaluation.damage import damage_figures
 from mmgen.evaluation.expected import Expected
-from mmgen.evaluation.held_out import fidelity
+from mmgen.evaluation.held_out import encode, fidelity, held_out_losses
 from mmgen.evaluation.inception import Reference, Seen, standard_figures
 from mmgen.evaluation.judge import Judge
 from mmgen.evaluation.likelihood import caption_ranks
@@ -40,6 +41,7 @@ from mmgen.evaluation.real_figures import real_figures
 from mmgen.evaluation.results import Result, flat
 from mmgen.files import read_json
 from mmgen.saving import read_tensors
+from mmgen.scoring import score_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 NARROW = (8, 6, 12)  # of Inception's 2048, 2023 and 1008 numbers
@@ -208,6 +210,25 @@ def test_an_unknown_unit_is_named(pipeline: Path, data: Path) -> None:
 
 
 # -- captions --------------------------------------------------------------------------------------
+
+
+def test_latents_have_held_out_losses_and_likelihoods_of_captions(data: Path) -> None:
+    pipe = latent_pipeline(("cell:2", "scale:1,2,4"))
+    real = open_real(data, SIZE, Small())
+    found = held_out_losses(pipe, real)
+    assert found == held_out_losses(pipe, real)  # no draw of a generator
+    assert set(found["units"]) == {"cell", "scale"} and found["pictures"] > 0
+    latents = encode(pipe, real.pictures[real.places("val")])
+    assert found["uniform"] == pytest.approx(1 + float(latents.square().mean()))
+    silent = pipe.two_way()[1].latents
+    assert silent is not None
+    torch.nn.init.zeros_(silent.out.weight)
+    torch.nn.init.zeros_(silent.out.bias)
+    for loss in held_out_losses(pipe, real)["units"].values():  # knowing nothing
+        assert loss == pytest.approx(found["uniform"], rel=0.1)
+    shown = latents[:1].expand(2, *latents.shape[1:])
+    scores = score_codes(pipe, shown, ["a red apple", "a"])
+    assert all(score.total < 0 for score in scores)
 
 
 def test_the_rank_counts_captions_that_are_likelier(
