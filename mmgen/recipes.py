@@ -121,6 +121,7 @@ def _pair(value: Any) -> bool:
 _SUBJECTS: dict[str, Kind] = {"prompt": _text, "class_label": _whole}
 _SETTINGS: dict[str, Kind] = {
     "negative_prompt": _text,
+    "num_frames": _whole,
     "unit": _text,
     "order": _text,
     "guidance_scale": _one_or_more(_number),
