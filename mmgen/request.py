@@ -149,7 +149,9 @@ def subjects_of(
         UserError: several kinds of them at once, none of them, or something else.
     """
     if class_labels is not None and (prompt, frames) != (None, None):
-        raise UserError("Class labels go with no prompt and no frames; give one, not several of them.")
+        raise UserError(
+            "Class labels go with no prompt and no frames; give one, not several of them."
+        )
     if each < 1:
         raise ConfigError(f"The number of pictures of each prompt is {each}; give 1 or more.")
     if class_labels is not None:
