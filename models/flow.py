@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NO_LOGITS = "These weights predict velocities of latents; decode them with a FlowDecider."
+
 
 class FlowDraws(NamedTuple):
     """The random numbers of a training step.

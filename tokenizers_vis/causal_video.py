@@ -136,9 +136,7 @@ class CausalVideoTokenizerConfig:
 
     def layers(self) -> Layers:
         """What every layer has in common."""
-        return Layers(
-            self.norm_groups, self.norm_eps, self.edges, self.slope, self.factorized
-        )
+        return Layers(self.norm_groups, self.norm_eps, self.edges, self.slope, self.factorized)
 
 
 class CausalVideoTokenizer(nn.Module, Saved):

@@ -199,6 +199,7 @@ class GeneratorTask:
         size = min(32, len(self.val_set))
         scores: dict[str, list[float]] = {}
         for batch in self.val_set.epoch(0, size, seed=0):
+            assert batch.codes is not None
             codes = batch.codes.to(_device(model))
             plain = {"codes": codes, "captions": batch.captions, "prompts": batch.captions}
             for unit in self.recipe.units:
