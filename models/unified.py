@@ -17,7 +17,7 @@ a latent.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,9 +69,9 @@ class UnifiedModel(nn.Module, Saved):
         if config.continuous:
             self.latents = LatentSide(config)
         else:
-            vectors = torch.zeros(config.codebook_size, config.code_channels)
-            self.register_buffer("code_vectors", vectors)  # (K, C), set_code_vectors fills it
-            self.code_embedding = CodeTable(*vectors.shape, width, scale=0.5)
+            codes = config.codebook_size, config.code_channels
+            self.register_buffer("code_vectors", torch.zeros(codes))  # set_code_vectors fills it
+            self.code_embedding = CodeTable(codes[0], codes[1], width, scale=0.5)
         self.marker_names = config.markers
         self.markers = nn.Embedding(len(self.marker_names), width)
         if not config.continuous:
@@ -80,7 +80,7 @@ class UnifiedModel(nn.Module, Saved):
         self.places = nn.ModuleList(nn.Embedding(size, width) for size in config.grid)
         if not config.continuous:
             self.head = CategoricalHead(
-                config.backbone, config.directions(), *vectors.shape, config.logit_width
+                config.backbone, config.directions(), codes[0], codes[1], config.logit_width
             )
         starts = () if config.continuous else (self.starts,)
         for table in (self.text_embedding, self.markers, *starts, *self.places):
@@ -149,6 +149,7 @@ class UnifiedModel(nn.Module, Saved):
         assert self.latents is not None
         cursor = self.begin(len(ids))
         before = [self.text_rows(ids, valid, cursor), self.marker_rows(unit, cursor)]
+        assert cursor.condition is not None  # which the text has set
         moment = self.latents.moment(self.backbone, cursor.condition, noised.time)
         clean = (plan.input == Input.SLOT) & (plan.block < plan.steps)  # nobody sees the last block
         for chosen, values in ((clean, latents), (plan.input == Input.NOISE, noised.latents)):
@@ -254,6 +255,7 @@ class UnifiedModel(nn.Module, Saved):
             x = self.latents.rows(plan, chosen, codes, tables)
             told = self.latents.told(plan, chosen, tables)
         else:
+            assert isinstance(tables, CodeTables)
             x = self._code_rows(plan, chosen, codes, tables)
         coords = plan.coords[chosen].to(device)
         x = x + self._place(coords) + self.markers.weight[self.marker_names.index(unit)]
@@ -295,7 +297,7 @@ class UnifiedModel(nn.Module, Saved):
         cursor.position = cursor.position + max(plan.schedule.grid)
         cursor.block += int(plan.block.max()) + 1
 
-    def tables(self) -> CodeTables | Moment:
+    def tables(self) -> Any:
         """Vectors of all codes, computed once for a pass or a generation.
 
         Where there are none: the moment of decided latents that no text stands before.

@@ -56,6 +56,13 @@ class TokenBatch:
     keys: list[str]
     latents: Tensor | None = None
 
+    @property
+    def tokens(self) -> Tensor:
+        """Codes or latents."""
+        tokens = self.latents if self.codes is None else self.codes
+        assert tokens is not None
+        return tokens
+
 
 def cached_tokens(
     tokenizer: VisualTokenizer,
