@@ -140,12 +140,12 @@ def codes_of_frames(pipe: Pipeline, request: Request) -> Tensor | None:
     """Codes (B, t, h, w), or latents, of frames to go on from; None if a request has none."""
     import torch
 
+    from mmgen.captioning import codes_of
+
     clips = [each.pixels for each in request.subjects if isinstance(each, Frames)]
     if not clips:
         return None
-    codes = pipe.vision.encode(torch.stack(clips).to(pipe.device))
-    tokens: Tensor = codes.latents if codes.indices is None else codes.indices
-    return tokens
+    return codes_of(pipe, torch.stack(clips))
 
 
 def word_ids(pipe: Pipeline, request: Request) -> list[tuple[int, ...]]:

@@ -39,9 +39,11 @@ def _decoded(pipe: Pipeline, codes: Tensor) -> Iterator[Tensor]:
     import torch
 
     from mmgen import request
+    from mmgen.lengths import frames_of
     from mmgen.tokenizers_vis.protocol import Codes
 
-    together = min(request.BATCH, DECODED_PIXELS // pipe.info.image_size**2)
+    frames = frames_of(pipe.vision, codes.shape[1])
+    together = min(request.BATCH, DECODED_PIXELS // (pipe.info.image_size**2 * frames))
     with torch.inference_mode():
         for part in torch.split(codes, max(1, together)):
             latent = part.is_floating_point()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
-from mmgen.recipes import Recipe, call_of, differing_parts, number_in, seed_of, shown_by
+from mmgen.recipes import Recipe, call_of, differing_parts, number_in, prompt_of, seed_of, shown_by
 from mmgen.sheets import enlarged, sheet
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def _edited(
     image = open_picture(source, str(source))
     if not isinstance(told, dict) or told.get("source") != hash_of(image):
         raise UserError(f"{source} is not the picture that was edited; its pixels are others.")
+    call.pop("num_frames", None)  # an edit is a picture
     unit, order = call.pop("unit", None), str(call.pop("order", None)).split(":")
     if unit is None or len(order) != 4 or not order[3].isdecimal():
         raise UserError("The recipe in the picture has no order of an edit; it was changed.")
@@ -153,7 +154,11 @@ def _beginnings(pipe: Pipeline, recipes: list[Recipe], source: str | Path | None
         raise UserError("The clip goes on from another one; give that as --source FILE.")
     size = pipe.info.image_size
     return [
-        Beginning(str(recipe["frames"]), read_clip(source, number_in(recipe, "given", 1), size))
+        Beginning(
+            str(recipe["frames"]),
+            read_clip(source, number_in(recipe, "given", 1), size),
+            prompt_of(recipe),
+        )
         for recipe in recipes
     ]
 
