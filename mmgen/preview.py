@@ -63,20 +63,21 @@ class Growth:
             self._draw(self._terminal, sheet, step)
 
     def save(self, path: Path, recipes: list[Recipe], scale: int) -> None:
-        """Write the growth as an animation that holds its end.
+        """Write the growth as an animation that holds its end, or as a sheet.
 
         Args:
-            path: ends in .gif, .webp or .png.
+            path: a name that `save_clip` takes.
             recipes: of the pictures.
             scale: how many times frames are enlarged, as far as they stay below `WIDEST`.
         """
-        from mmgen.sample.pictures import save_clip
+        from mmgen.sample.clip_files import save_clip
         from mmgen.sheets import enlarged
 
         times = max(1, min(scale, WIDEST // max(self.frames[0].size)))
         frames = [enlarged(frame, times) for frame in self.frames]
         fps = max(2.0, len(frames) / SECONDS)
-        save_clip(frames + frames[-1:] * round(HOLD * fps), path, {"growth_of": recipes}, fps)
+        hold = 0 if path.suffix.lower() == ".png" else round(HOLD * fps)  # a sheet does not play
+        save_clip(frames + frames[-1:] * hold, path, {"growth_of": recipes}, fps)
 
     def _draw(self, terminal: TextIO, sheet: Image.Image, step: Step) -> None:
         columns, lines = shutil.get_terminal_size()

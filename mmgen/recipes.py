@@ -89,6 +89,18 @@ def number_in(recipe: Recipe, name: str, usual: int) -> int:
     return number
 
 
+def rate_in(recipe: Recipe) -> float:
+    """Frames a second of a clip, or the usual ones if the recipe is silent.
+
+    Raises:
+        UserError: it is no number.
+    """
+    from mmgen.sample.clip_files import FPS
+
+    rate: float = _checked({"fps": FPS, **recipe}, "fps", _number)
+    return rate
+
+
 Kind = Callable[[Any], bool]
 
 

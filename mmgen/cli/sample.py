@@ -241,9 +241,9 @@ def _check_frames_out(frames_out: Path | None, out: Path | None) -> None:
     check_place(frames_out)
     if not is_picture_file(frames_out) or frames_out == out:
         raise UserError(f"--frames-out is {frames_out}; name a .gif, .webp or .png of its own.")
-    from mmgen.sample.pictures import check_clip_ending
+    from mmgen.sample.clip_files import check_clip_file
 
-    check_clip_ending(frames_out)
+    check_clip_file(frames_out)
 
 
 def _growth(pipe: Pipeline, count: int, preview: bool, frames_out: Path | None) -> Growth:
@@ -265,9 +265,9 @@ def _growth(pipe: Pipeline, count: int, preview: bool, frames_out: Path | None) 
 def _refuse_format(pipe: Pipeline, out: Path | None) -> None:
     """Refuse a picture's ending that holds no clip, before one is drawn."""
     if out is not None and pipe.draws_clips and is_picture_file(out):
-        from mmgen.sample.pictures import check_clip_ending
+        from mmgen.sample.clip_files import check_clip_file
 
-        check_clip_ending(out)
+        check_clip_file(out)
 
 
 def _clips(pipe: Pipeline, files: list[Path], given: int) -> tuple[list[Frames], list[str]]:

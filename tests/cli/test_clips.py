@@ -9,7 +9,7 @@ import pytest
 from one_sentence import assert_one_sentence
 from PIL import Image
 
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 from tests.test_clips import NAMES, clip_pipeline
 from tests.tiny_blocks import hybrid, plain
 
@@ -39,7 +39,7 @@ def test_a_clip_goes_on(mmgen: Any, folders: Path, tmp_path: Path) -> None:
     replay = ("replay", "ball.gif", "--model", folders / "going-on")
     assert_one_sentence(mmgen(*replay, cwd=tmp_path), "goes on from another one; give that as")
     done = mmgen(*replay, "--source", folders / "ball.gif", cwd=tmp_path)
-    assert (done.code, done.out) == (0, "ball.gif: identical\n")
+    assert (done.code, done.out) == (0, "ball.gif: identical, all 3 frames\n")
     done = mmgen(*words, "--given", 1, "--preview", "-o", "on.gif", cwd=tmp_path)
     assert_one_sentence(done, "draw clips; --preview and --frames-out show how pictures grow")
 
