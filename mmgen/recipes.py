@@ -63,10 +63,10 @@ def shown_by(recipe: Recipe) -> tuple[str, Any]:
     Raises:
         UserError: there is none, or it is of another kind.
     """
-    for name, argument in (("prompt", "prompt"), ("class_label", "class_labels")):
+    for name, argument, kind in _SUBJECTS:
         if name in recipe:
-            return argument, _checked(recipe, name, _SUBJECTS[name])
-    return "frames", _checked(recipe, "frames", _text)
+            return argument, _checked(recipe, name, kind)
+    raise UserError("The recipe in the picture has no prompt; it was damaged or changed.")
 
 
 def seed_of(recipe: Recipe) -> int:
@@ -130,7 +130,11 @@ def _pair(value: Any) -> bool:
     )
 
 
-_SUBJECTS: dict[str, Kind] = {"prompt": _text, "class_label": _whole}
+_SUBJECTS = (  # frames may have a prompt too
+    ("frames", "frames", _text),
+    ("prompt", "prompt", _text),
+    ("class_label", "class_labels", _whole),
+)
 _SETTINGS: dict[str, Kind] = {
     "negative_prompt": _text,
     "unit": _text,

@@ -158,16 +158,16 @@ def _four(numbers: Any) -> tuple[int, ...]:
 
 
 def _beginnings(pipe: Pipeline, recipes: list[Recipe], source: str | Path | None) -> list[Any]:
-    from mmgen.data.clips import read_clip
-    from mmgen.request import Frames as Beginning
+    from mmgen.beginnings import clip_beginning
 
     if source is None:
-        raise UserError("The clip goes on from another one; give that as --source FILE.")
-    size = pipe.info.image_size
-    return [
-        Beginning(str(recipe["frames"]), read_clip(source, number_in(recipe, "given", 1), size))
-        for recipe in recipes
-    ]
+        raise UserError(
+            "The clip begins with a picture, or goes on from another clip; give that as --source "
+            "FILE."
+        )
+    begun = [clip_beginning(pipe, source, number_in(recipe, "given", 1)) for recipe in recipes]
+    prompts = [str(recipe.get("prompt", "")) for recipe in recipes]
+    return [replace(each.frames, prompt=text) for each, text in zip(begun, prompts)]
 
 
 def _scale(recipe: Recipe) -> int:
