@@ -69,15 +69,16 @@ def _describe(
 ) -> list[str]:
     import torch
 
-    from mmgen.models.schedule import to_slots
+    from mmgen.models.schedule import grid_of, to_slots
     from mmgen.models.units import plan_for
     from mmgen.sample.text import decode_text
 
     text, model = pipe.two_way()
-    unit = model.config.units[0]
     codes = codes_seen(pipe, images)
+    grid = grid_of(codes)
+    unit = model.config.first_unit(grid)
     with torch.inference_mode():
-        plan = plan_for(unit, pipe.grid)
+        plan = plan_for(unit, grid)
         cursor = model.begin(len(images))
         slots = to_slots(plan.schedule, codes)
         rows = model.seen_image_rows(plan, slots, unit.name, cursor, model.tables())

@@ -101,6 +101,8 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
         if kind not in kinds:
             raise ConfigError(f"{where}.kind cannot be '{kind}'{suggestion(kind, kinds)}")
         return convert(kinds[kind], value, where)
+    if isinstance(value, dict):  # the dataclass that knows most of the keys
+        options = tuple(sorted(options, key=lambda option: _unknown(option, value)))
     errors = []
     for option in options:
         if option is not type(None):
@@ -109,6 +111,13 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
             except ConfigError as error:
                 errors.append(error)
     raise errors[0]
+
+
+def _unknown(option: Any, value: dict[str, Any]) -> int:
+    """How many keys a dataclass does not know; other options come last."""
+    if not dataclasses.is_dataclass(option):
+        return len(value) + 1
+    return len(set(value) - {item.name for item in dataclasses.fields(option)})
 
 
 def _kind_of(option: Any) -> str | None:

@@ -137,6 +137,7 @@ _SUBJECTS = (  # frames may have a prompt too
 )
 _SETTINGS: dict[str, Kind] = {
     "negative_prompt": _text,
+    "num_frames": _whole,
     "unit": _text,
     "order": _text,
     "guidance_scale": _one_or_more(_number),

@@ -18,7 +18,7 @@ def pictures(pipe: Pipeline, codes: Tensor) -> list[Image.Image]:
     """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
     from mmgen.sample.pictures import to_pil
 
-    return [image for pixels in _decoded(pipe, codes) for image in to_pil(pixels)]
+    return [image for pixels in _decoded(pipe, codes) for image in to_pil(_stills(pixels))]
 
 
 def clips(pipe: Pipeline, codes: Tensor) -> list[list[Image.Image]]:
@@ -27,6 +27,11 @@ def clips(pipe: Pipeline, codes: Tensor) -> list[list[Image.Image]]:
 
     each = (clip for pixels in _decoded(pipe, codes) for clip in pixels)  # (3, T, H, W)
     return [to_pil(clip.transpose(0, 1)) for clip in each]
+
+
+def _stills(pixels: Tensor) -> Tensor:
+    """A tokenizer of clips gives a picture as a clip of one frame."""
+    return pixels[:, :, 0] if pixels.ndim == 5 else pixels
 
 
 def _decoded(pipe: Pipeline, codes: Tensor) -> Iterator[Tensor]:

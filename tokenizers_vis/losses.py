@@ -25,7 +25,7 @@ class TokenizerLossConfig:
     Args:
         l1: of the mean absolute pixel difference.
         l2: of the mean squared pixel difference.
-        gradient: of the mean absolute difference of the finite differences along x and y.
+        gradient: of the mean absolute difference of the finite differences along x, y and time.
         perceptual: of the feature difference (`perceptual.FeatureNetwork`).
         adversarial: of the generator's side of the GAN.
         adversarial_start: first training step (from 0) with a GAN.
@@ -81,9 +81,11 @@ def reconstruction_losses(
 
 
 def gradient_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
-    """Mean absolute difference of the finite differences along x, plus the same along y."""
+    """Mean absolute difference of the finite differences along x, y and, in a clip, time, summed."""
     difference = reconstruction - pixels  # a finite difference is linear
-    return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+    axes = range(2, difference.ndim)
+    along = [difference.diff(dim=axis).abs().mean() for axis in axes if difference.shape[axis] > 1]
+    return torch.stack(along).sum()
 
 
 def discriminator_loss(kind: GanKind, real: Tensor, fake: Tensor) -> Tensor:

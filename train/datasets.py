@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmgen.data.dataset import ImageTextDataset, Item
+from mmgen.data.dataset import ImageTextDataset, Item, TextDataset
 from mmgen.data.pictures import BadSample
 from mmgen.data.sources import Source, open_source
 from mmgen.data.tables import Columns
@@ -91,7 +92,7 @@ def _dataset(
     )
 
 
-def readable(dataset: ImageTextDataset) -> Iterator[Item]:
+def readable(dataset: TextDataset[Any]) -> Iterator[Item]:
     """Yield all samples that can be used, in order; the others are counted in `dataset.bad`.
 
     Raises:
@@ -109,8 +110,8 @@ def readable(dataset: ImageTextDataset) -> Iterator[Item]:
         raise DataError(f"{dataset.report()} None is left; mend the data.")
 
 
-def held_out_pixels(dataset: ImageTextDataset, size: int = 32) -> Iterator[Tensor]:
-    """All readable pictures in order, in batches of (at most `size`, 3, H, W)."""
+def held_out_pixels(dataset: TextDataset[Any], size: int = 32) -> Iterator[Tensor]:
+    """All readable samples in order, in batches of (at most `size`, 3, ..., H, W)."""
     batch: list[Tensor] = []
     for item in readable(dataset):
         batch.append(item.pixels)

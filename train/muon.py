@@ -23,7 +23,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         groups: parameter groups, each with `params`, `weight_decay` and `matrices`; the parameters
-            of a group of matrices have two axes.
+            of a group of matrices have two axes, or are kernels of convolutions, more.
         lr: learning rate of both.
         betas: AdamW's decay rates; the first is the decay of Muon's (Nesterov) momentum too.
         eps: AdamW's.
@@ -58,8 +58,9 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(grad, 1 - beta)
-        direction = orthogonalise(grad.lerp(momentum, beta))
-        scale = _UPDATE_RMS * max(parameter.shape) ** 0.5
+        wanted = grad.lerp(momentum, beta).flatten(1)  # a kernel is a matrix of its patches
+        direction = orthogonalise(wanted).view_as(parameter)
+        scale = _UPDATE_RMS * max(wanted.shape) ** 0.5
         parameter.add_(direction, alpha=-group["lr"] * scale)
 
     def _adamw(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
@@ -99,6 +100,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 def linear_weights(network: nn.Module) -> set[Tensor]:
-    """The trainable matrices that Muon is for: weights of linear layers."""
-    layers = (module for module in network.modules() if isinstance(module, nn.Linear))
+    """The trainable matrices that Muon is for: weights of linear layers and of convolutions."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    layers = (module for module in network.modules() if isinstance(module, kinds))
     return {layer.weight for layer in layers if layer.weight.requires_grad}

@@ -1,4 +1,4 @@
-"""Training of a visual tokenizer: reconstruct pictures through the quantizer.
+"""Training of a visual tokenizer: reconstruct pictures, or pictures and clips, through a bottleneck.
 
 The tokenizer and, if the adversarial loss has a weight, a PatchGAN discriminator take turns. With
 `freeze_codes` only the decoder learns: codes stay what they are, so a generator trained on them
@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mmgen.components import load_component
 from mmgen.data.dataset import Batch
 from mmgen.errors import ConfigError
+from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
 from mmgen.tokenizers_vis.losses import (
     LeCam,
     TokenizerLossConfig,
+    as_frames,
     discriminator_loss,
     generator_loss,
     reconstruction_losses,
@@ -32,12 +35,17 @@ from mmgen.tokenizers_vis.perceptual import FeatureNetwork, PerceptualConfig
 from mmgen.tokenizers_vis.protocol import Quantized, number_of_codes
 from mmgen.tokenizers_vis.quantizers import VQ
 from mmgen.tokenizers_vis.usage import CodebookUsage
+from mmgen.train.clip_datasets import ClipDataConfig, open_held_out_clips, open_train_clips
 from mmgen.train.datasets import DataConfig, held_out_pixels, open_held_out, open_train
+from mmgen.train.mixing import Mixing
 from mmgen.train.pipelines import tokenizer_folder
 from mmgen.train.recipe import TrainConfig
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+SHOWN = 12  # pictures, or frames of a clip, in a row of a preview
 
 
 @dataclass(frozen=True)
@@ -47,24 +55,26 @@ class TokenizerRecipe:
     Args:
         train: the loop.
         data: pictures.
-        model: the tokenizer's sizes.
+        model: the tokenizer's sizes; those of clips have `time_strides`.
         loss: weights of its losses.
         perceptual: feature network, if that loss has a weight.
         discriminator: PatchGAN, if the adversarial loss has a weight.
         usage_window: batches over which the use of the codebook is counted.
         init: trained tokenizer to start from: its folder, its pipeline's, or a shipped one's name.
         freeze_codes: train the decoder alone.
+        clips: clips that are trained on too, for a tokenizer of clips.
     """
 
     train: TrainConfig
     data: DataConfig
-    model: ConvTokenizerConfig
+    model: ConvTokenizerConfig | CausalVideoTokenizerConfig
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     usage_window: int = 100
     init: str | None = None
     freeze_codes: bool = False
+    clips: ClipDataConfig | None = None
     task: Literal["tokenizer"] = "tokenizer"
 
     def __post_init__(self) -> None:
@@ -73,6 +83,11 @@ class TokenizerRecipe:
             raise ConfigError("freeze_codes needs init, the folder of a trained tokenizer.")
         if self.usage_window < 1:
             raise ConfigError(f"usage_window must be at least 1, not {self.usage_window}.")
+        if self.clips is not None and isinstance(self.model, ConvTokenizerConfig):
+            raise ConfigError(
+                "clips need a tokenizer of clips; give `model` the key time_strides, or leave clips "
+                "out."
+            )
         judged = self.data.val is not None or self.data.held_out > 0
         if judged and self.data.image_size < SSIM_WINDOW:
             raise ConfigError(
@@ -89,11 +104,19 @@ class TokenizerTask:
         self.renewed: dict[str, Tensor] = {}
         self.dataset = open_train(recipe.data, captioned=False)
         self.held_out = open_held_out(recipe.data, captioned=False)
+        self.clips, self.held_out_clips = None, None
+        if recipe.clips is not None:
+            size = recipe.data.image_size
+            self.clips = open_train_clips(recipe.clips, size, captioned=False)
+            self.held_out_clips = open_held_out_clips(recipe.clips, size, captioned=False)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.train.seed)
             self.model = _starting_model(recipe)
             self.discriminator = PatchDiscriminator(recipe.discriminator)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last
+        if isinstance(self.model, CausalVideoTokenizer):
+            layout = torch.channels_last_3d
+        self.model.to(memory_format=layout)  # type: ignore[call-overload]
         self.perceptual: FeatureNetwork | None = None
         if recipe.loss.perceptual:
             self.perceptual = FeatureNetwork(recipe.perceptual)
@@ -109,9 +132,23 @@ class TokenizerTask:
         return {"model": self.model, **adversarial}
 
     def batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
-        """One epoch of pictures."""
-        train = self.recipe.train
-        return self.dataset.epoch(epoch, train.batch_size, seed=train.seed, start_batch=start_batch)
+        """One epoch of pictures, with clips among them if there are any."""
+        train, config = self.recipe.train, self.recipe.clips
+        size = train.batch_size
+
+        def stills(epoch: int, first: int) -> Iterator[Batch]:
+            return self.dataset.epoch(epoch, size, seed=train.seed, start_batch=first)
+
+        if config is None or self.clips is None:
+            return stills(epoch, start_batch)
+        dataset, few = self.clips, config.batch_size or size
+
+        def clips(epoch: int, first: int) -> Iterator[Batch]:
+            return dataset.epoch(epoch, few, seed=train.seed, start_batch=first)
+
+        of_stills, of_clips = self.dataset.batches_per_epoch(size), dataset.batches_per_epoch(few)
+        mixing = Mixing(of_stills, of_clips, config.share, train.seed)
+        return mixing.epoch(epoch, start_batch, stills, clips)
 
     def losses(self, batch: Batch, step: int, phase: str) -> dict[str, Tensor]:
         """Losses of the tokenizer, or of the discriminator on the same step's reconstruction."""
@@ -129,7 +166,7 @@ class TokenizerTask:
         if not self.recipe.freeze_codes:
             losses |= quantized.losses
         if adversarial:
-            logits = self.discriminator(reconstruction)
+            logits = self.discriminator(as_frames(reconstruction))
             weight = self.recipe.loss.adversarial
             losses["adversarial"] = weight * generator_loss(self.recipe.loss.gan, logits)
         if quantized.indices is not None:
@@ -175,38 +212,45 @@ class TokenizerTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """PSNR and SSIM on the held-out pictures."""
-        assert isinstance(model, ConvTokenizer)
-        if self.held_out is None:
-            return {}
-        scores: list[Tensor] = []
-        for pixels in held_out_pixels(self.held_out):
-            reconstruction = model(pixels.to(_device(model)))[0].clamp(-1, 1).cpu()
-            pair = psnr(reconstruction, pixels), ssim(reconstruction, pixels)
-            scores.append(torch.stack(pair, dim=1))
-        mean = torch.cat(scores).mean(0)
-        return {"psnr": float(mean[0]), "ssim": float(mean[1])}
+        """PSNR and SSIM on the held-out pictures, and on all frames of the held-out clips."""
+        found: dict[str, float] = {}
+        for name, dataset, size in (("", self.held_out, 32), ("clip_", self.held_out_clips, 4)):
+            scores: list[Tensor] = []
+            for pixels in held_out_pixels(dataset, size) if dataset else ():
+                reconstruction = model(pixels.to(_device(model)))[0].clamp(-1, 1).cpu()
+                pair = as_frames(reconstruction), as_frames(pixels)
+                scores.append(torch.stack([psnr(*pair), ssim(*pair)], dim=1))
+            if scores:
+                mean = torch.cat(scores).mean(0)
+                found |= {f"{name}psnr": float(mean[0]), f"{name}ssim": float(mean[1])}
+        return found
 
     @torch.no_grad()
     def preview(self, model: nn.Module) -> Image.Image | None:
-        """Held-out pictures above their reconstructions."""
+        """Held-out pictures above their reconstructions, and likewise the frames of two clips."""
         from mmgen.sample.pictures import grid, to_pil
 
-        assert isinstance(model, ConvTokenizer)
         source = self.held_out or self.dataset
-        pixels = next(source.epoch(0, min(12, len(source)), seed=0)).pixels
-        reconstruction = model(pixels.to(_device(model)))[0].cpu()
-        return grid(to_pil(torch.cat([pixels, reconstruction])), columns=len(pixels), scale=2)
+        pixels = next(source.epoch(0, min(SHOWN, len(source)), seed=0)).pixels
+        rows = [pixels, model(pixels.to(_device(model)))[0].cpu()]
+        clips = self.held_out_clips or self.clips
+        if clips is not None:
+            for clip in next(clips.epoch(0, min(2, len(clips)), seed=0)).pixels:
+                frames = torch.linspace(0, clip.shape[1] - 1, len(pixels)).round().long()
+                again = model(clip[None].to(_device(model)))[0][0].cpu()
+                rows += [clip[:, frames].transpose(0, 1), again[:, frames].transpose(0, 1)]
+        return grid(to_pil(torch.cat(rows)), columns=len(pixels), scale=2)
 
     def remarks(self) -> list[str]:
         """The pictures that could not be used, or not whole, if there were any."""
-        splits = [self.dataset, *([self.held_out] if self.held_out else [])]
+        found = (self.dataset, self.held_out, self.clips, self.held_out_clips)
+        splits = [split for split in found if split is not None]
         bad = [split.report() for split in splits if split.bad]
         return bad + [line for split in splits if (line := split.cropping())]
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the tokenizer."""
-        assert isinstance(model, ConvTokenizer)
+        assert isinstance(model, (ConvTokenizer, CausalVideoTokenizer))
         model.save_pretrained(folder)
 
     def _reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Quantized]:
@@ -216,10 +260,14 @@ class TokenizerTask:
             if self.recipe.freeze_codes:
                 model.quantizer.eval()  # type: ignore[attr-defined]
             quantized = model.quantizer(features)
-        return model.decode_embeddings(quantized.quantized), features, quantized
+        reconstruction = model.decode_embeddings(quantized.quantized)
+        if reconstruction.ndim > pixels.ndim:  # pictures, as clips of one frame
+            reconstruction = reconstruction[:, :, 0]
+        return reconstruction, features, quantized
 
     def _discriminator_losses(self, pixels: Tensor) -> dict[str, Tensor]:
-        real, fake = self.discriminator(pixels), self.discriminator(self._fakes.popleft())
+        real = self.discriminator(as_frames(pixels))
+        fake = self.discriminator(as_frames(self._fakes.popleft()))
         losses = {"discriminator": discriminator_loss(self.recipe.loss.gan, real, fake)}
         if self.recipe.loss.lecam:
             losses["lecam"] = self.recipe.loss.lecam * self.lecam(real, fake)
@@ -234,17 +282,26 @@ class TokenizerTask:
         self._initialised = True
 
 
-def _starting_model(recipe: TokenizerRecipe) -> ConvTokenizer:
+def _starting_model(recipe: TokenizerRecipe) -> ConvTokenizer | CausalVideoTokenizer:
     if recipe.init is None:
-        return ConvTokenizer(recipe.model)
-    model = ConvTokenizer.from_pretrained(tokenizer_folder(recipe.init))
+        return _new_model(recipe.model)
+    model = load_component(tokenizer_folder(recipe.init))
     if model.config != recipe.model:
         raise ConfigError(f"{recipe.init} has other sizes than `model` of this recipe; copy them.")
     if recipe.freeze_codes:
         for part in (model.encoder, model.to_code, model.quantizer):
             for parameter in part.parameters():
                 parameter.requires_grad_(False)
-    return model
+    loaded: ConvTokenizer | CausalVideoTokenizer = model
+    return loaded
+
+
+def _new_model(
+    config: ConvTokenizerConfig | CausalVideoTokenizerConfig,
+) -> ConvTokenizer | CausalVideoTokenizer:
+    if isinstance(config, ConvTokenizerConfig):
+        return ConvTokenizer(config)
+    return CausalVideoTokenizer(config)
 
 
 def _device(model: nn.Module) -> torch.device:

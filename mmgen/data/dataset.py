@@ -4,21 +4,25 @@ What a batch holds depends on (seed, epoch, its number) alone: the order is a pe
 seed and epoch, and what is drawn for a sample (its caption, the drop, the flip) is keyed by seed,
 epoch and the sample's index. A bad sample's place is taken by another one that is drawn with the
 same key, so that a batch never depends on what came before it.
+
+`TextDataset` knows this much; a `Reader` knows pictures (here) or clips (clip_dataset.py).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmgen.data.captions import Caption
-from mmgen.data.draws import epoch_order, sample_draw
+from mmgen.data.draws import SampleDraw, epoch_order, sample_draw
 from mmgen.data.fit import as_float, fit_bytes, is_square
 from mmgen.data.pictures import BadSample
 from mmgen.data.reports import refuse_many_bad, report_bad, report_cropped
@@ -28,10 +32,15 @@ from mmgen.errors import ConfigError, DataError
 _STAND_IN = 3  # what a key of random numbers is for; draws.py has 1 and 2
 _STAND_INS = 100  # tries to replace one bad sample
 
+T = TypeVar("T")
+
 
 @dataclass
 class Item:
-    """One sample: pixels (3, H, W) float32 in [-1, 1], all its captions, its key."""
+    """One sample, a picture (3, H, W) or a clip (3, T, H, W), float32 in [-1, 1].
+
+    With all its captions and its key.
+    """
 
     pixels: Tensor
     captions: tuple[Caption, ...]
@@ -40,7 +49,10 @@ class Item:
 
 @dataclass
 class Batch:
-    """Pixels (B, 3, H, W) float32 in [-1, 1]; one drawn caption ("" if dropped) and key each."""
+    """Pixels (B, 3, H, W) or (B, 3, T, H, W) float32 in [-1, 1]; a caption and a key each.
+
+    The caption is drawn, "" if dropped.
+    """
 
     pixels: Tensor
     captions: list[str]
@@ -51,13 +63,30 @@ class Batch:
         return replace(self, pixels=self.pixels.to(device, non_blocking=non_blocking))
 
 
-class ImageTextDataset:
-    """Captioned pictures of one size from shards or a folder."""
+class Reader(Protocol[T]):
+    """How samples of one kind come from a source: what is kept of one, and what is shown of it."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of what is shown."""
+
+    def read(self, source: Source, index: int) -> tuple[T, bool]:
+        """Decode one sample; and whether more than a hair of it was cropped. Raises `BadSample`."""
+
+    def size(self, kept: T) -> int:
+        """Bytes of memory that it takes."""
+
+    def show(self, kept: T, draw: SampleDraw | None) -> Tensor:
+        """Pixels (3, ..., H, W) uint8 for one visit; None: nothing is drawn."""
+
+
+class TextDataset(Generic[T]):
+    """Captioned samples of one size from shards or a folder."""
 
     def __init__(
         self,
-        source: object,
-        image_size: int,
+        source: Source,
+        reader: Reader[T],
         *,
         drop_caption: float = 0.1,
         flip: bool = False,
@@ -65,45 +94,31 @@ class ImageTextDataset:
         cache_bytes: int = 1 << 30,
         workers: int = 2,
     ) -> None:
-        """Open a data set.
-
-        Args:
-            source: an opened source, or what `open_source` takes.
-            image_size: pixels a side; pictures are cropped to a centred square and resized.
-            drop_caption: probability of giving "" instead of a caption (for guidance).
-            flip: mirror half of the pictures; off by default, since it also mirrors writing.
-            limit_bad: fraction of bad samples above which the data set is refused.
-            cache_bytes: the decoded set is kept in memory if its pixels need at most so many bytes.
-            workers: threads that decode; they do not change the result.
+        """Open a data set; see `ImageTextDataset` for the arguments.
 
         Raises:
             ConfigError: an argument is out of its range.
-            DataError: there is no data set, or it holds no captioned pictures.
         """
-        for name, value in (("image_size", image_size), ("workers", workers)):
+        for name, value in (("image_size", reader.image_size), ("workers", workers)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}.")
         if not (0 <= drop_caption <= 1 and 0 <= limit_bad <= 1):
             raise ConfigError("drop_caption and limit_bad are fractions from 0 to 1.")
-        self.source = source if isinstance(source, Source) else open_source(source)
-        self.image_size = image_size
+        self.source, self.reader = source, reader
+        self.image_size = reader.image_size
         self.drop_caption = drop_caption
         self.flip = flip
         self.limit_bad = limit_bad
         self.workers = workers
-        self.seen = np.zeros(len(self.source), dtype=bool)
+        self.seen = np.zeros(len(source), dtype=bool)
         """Which samples were met so far, bad or not, in this process."""
         self.bad: dict[str, str] = {}
         """Key and reason of each bad sample met so far."""
-        count = len(self.source)
-        self.cropped = np.zeros(count, dtype=bool)
-        """Which pictures met so far lost more than a hair at their longer sides."""
-        shape = (count, 3, image_size, image_size)
-        self._cache = (
-            torch.empty(shape, dtype=torch.uint8) if np.prod(shape) <= cache_bytes else None
-        )
-        self._cached: list[tuple[Caption, ...] | None] = [None] * count
-        self._keys = self.source.keys
+        self.cropped = np.zeros(len(source), dtype=bool)
+        """Which samples met so far lost more than a hair at their longer sides."""
+        self._cache: dict[int, tuple[T, tuple[Caption, ...]]] = {}
+        self._room, self._lock = cache_bytes, threading.Lock()
+        self._keys = source.keys
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -115,8 +130,8 @@ class ImageTextDataset:
             BadSample: it cannot be used.
         """
         index = range(len(self))[index]
-        pixels, captions = self._load(index)
-        return Item(as_float(pixels), captions, self._keys[index])
+        kept, captions = self._load(index)
+        return Item(as_float(self.reader.show(kept, None)), captions, self._keys[index])
 
     def batches_per_epoch(self, batch_size: int, world: int = 1) -> int:
         """Return the number of whole batches of an epoch; the rest is left out."""
@@ -168,7 +183,7 @@ class ImageTextDataset:
         return report_bad(self.bad, len(self), self.source.name, int(self.seen.sum()))
 
     def cropping(self) -> str | None:
-        """Say in one line how many pictures were no squares and what was kept; None: all were."""
+        """Say in one line how many samples were no squares and what was kept; None: all were."""
         seen = int(self.seen.sum())
         return report_cropped(int(self.cropped.sum()), len(self), self.source.name, seen)
 
@@ -201,16 +216,17 @@ class ImageTextDataset:
         bad: dict[str, str] = {}
         pixels, captions, keys = [], [], []
         for place in part.tolist():
-            index, picture, texts = self._usable(place, key, bad)
+            index, kept, texts = self._usable(place, key, bad)
             draw = sample_draw(*key, index)
             captions.append(draw.caption(texts, self.drop_caption))
-            pixels.append(picture.flip(-1) if self.flip and draw.mirror < 0.5 else picture)
+            shown = self.reader.show(kept, draw)
+            pixels.append(shown.flip(-1) if self.flip and draw.mirror < 0.5 else shown)
             keys.append(self._keys[index])
         return Batch(as_float(torch.stack(pixels)), captions, keys), bad
 
     def _usable(
         self, index: int, key: tuple[int, int], bad: dict[str, str]
-    ) -> tuple[int, Tensor, tuple[Caption, ...]]:
+    ) -> tuple[int, T, tuple[Caption, ...]]:
         """Load a sample, or if it is bad the first good one of those drawn to stand in for it."""
         draws = np.random.default_rng((*key, _STAND_IN, index))
         for _ in range(_STAND_INS):
@@ -224,17 +240,78 @@ class ImageTextDataset:
             f"'{next(reversed(bad))}' ({bad[next(reversed(bad))]})."
         )
 
-    def _load(self, index: int) -> tuple[Tensor, tuple[Caption, ...]]:
-        """Return pixels (3, H, W) uint8 and captions, from the cache if they are there."""
+    def _load(self, index: int) -> tuple[T, tuple[Caption, ...]]:
+        """Return what is kept of a sample and its captions, from the cache if they are there."""
         self.seen[index] = True
-        captions = self._cached[index]
-        if self._cache is not None and captions is not None:
-            return self._cache[index], captions
-        sample = self.source.read(index)
-        pixels = fit_bytes(sample.image, self.image_size)
-        if not is_square(sample.image.size):
+        if (found := self._cache.get(index)) is not None:
+            return found
+        captions = self.source.captions(index)  # first: they cost less to refuse
+        kept, cropped = self.reader.read(self.source, index)
+        if cropped:
             self.cropped[index] = True
-        if self._cache is not None:
-            self._cache[index] = pixels
-            self._cached[index] = sample.captions  # last: it tells other threads that all is there
-        return pixels, sample.captions
+        with self._lock:
+            size = self.reader.size(kept)
+            if size <= self._room and index not in self._cache:
+                self._room -= size
+                self._cache[index] = kept, captions
+        return kept, captions
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Pictures, cropped to a centred square and resized to `image_size` pixels a side."""
+
+    image_size: int
+
+    def read(self, source: Source, index: int) -> tuple[Tensor, bool]:
+        """Pixels (3, H, W) uint8; see `Reader`."""
+        picture = source.picture(index)
+        return fit_bytes(picture, self.image_size), not is_square(picture.size)
+
+    def size(self, kept: Tensor) -> int:
+        """A byte a number."""
+        return kept.numel()
+
+    def show(self, kept: Tensor, draw: SampleDraw | None) -> Tensor:
+        """The whole picture, always."""
+        return kept
+
+
+class ImageTextDataset(TextDataset[Tensor]):
+    """Captioned pictures of one size from shards or a folder."""
+
+    def __init__(
+        self,
+        source: object,
+        image_size: int,
+        *,
+        drop_caption: float = 0.1,
+        flip: bool = False,
+        limit_bad: float = 0.01,
+        cache_bytes: int = 1 << 30,
+        workers: int = 2,
+    ) -> None:
+        """Open a data set.
+
+        Args:
+            source: an opened source, or what `open_source` takes.
+            image_size: pixels a side; pictures are cropped to a centred square and resized.
+            drop_caption: probability of giving "" instead of a caption (for guidance).
+            flip: mirror half of the pictures; off by default, since it also mirrors writing.
+            limit_bad: fraction of bad samples above which the data set is refused.
+            cache_bytes: decoded samples are kept in memory, up to so many bytes of pixels.
+            workers: threads that decode; they do not change the result.
+
+        Raises:
+            ConfigError: an argument is out of its range.
+            DataError: there is no data set, or it holds no captioned pictures.
+        """
+        super().__init__(
+            source if isinstance(source, Source) else open_source(source),
+            PictureReader(image_size),
+            drop_caption=drop_caption,
+            flip=flip,
+            limit_bad=limit_bad,
+            cache_bytes=cache_bytes,
+            workers=workers,
+        )

@@ -21,6 +21,11 @@ class SampleDraw:
     drop: float
     pick: float
     mirror: float
+    span: float
+    phase: float
+    scale: float
+    left: float
+    top: float
 
     def caption(self, captions: tuple[Caption, ...], drop_caption: float) -> str:
         """One caption by weight, or "" with probability `drop_caption`, or where there is none."""
@@ -32,8 +37,8 @@ class SampleDraw:
 
 
 def sample_draw(seed: int, epoch: int, index: int) -> SampleDraw:
-    """Draw for sample `index`; all three numbers always, so that options do not shift others."""
-    return SampleDraw(*np.random.default_rng((seed, epoch, _DRAW, index)).random(3))
+    """Draw for sample `index`; all numbers always, so that options do not shift others."""
+    return SampleDraw(*np.random.default_rng((seed, epoch, _DRAW, index)).random(8))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:

@@ -17,12 +17,12 @@ from mmgen.errors import DataError
 Row = tuple[str, tuple[object, ...]]  # (file name, captions)
 
 
-def index_folder(folder: Path) -> list[Entry]:
-    """Index the pictures of a folder, sorted; their keys are their paths below it.
+def index_folder(folder: Path, also: tuple[str, ...] = ()) -> list[Entry]:
+    """Index the pictures, and files with `also` endings, of a folder; keys are paths below it.
 
     With a metadata file the pictures are those it names (in its order; lines about the same file
     add captions to it). Else they are all pictures in the folder and below, each with the `.txt`
-    beside it.
+    beside it, sorted.
 
     Raises:
         DataError: the metadata cannot be used, or there are two metadata files.
@@ -33,17 +33,17 @@ def index_folder(folder: Path) -> list[Entry]:
         raise DataError(f"{folder} has metadata.jsonl and metadata.csv; keep one of them.")
     if present:
         return _from_rows(folder, present[0])
-    return [entry for path in sorted(folder.rglob("*")) if (entry := _found(folder, path))]
+    return [entry for path in sorted(folder.rglob("*")) if (entry := _found(folder, path, also))]
 
 
-def _found(folder: Path, path: Path) -> Entry | None:
+def _found(folder: Path, path: Path, also: tuple[str, ...]) -> Entry | None:
     """The entry of a picture, or of a link that is one or may lead to some, but cannot be used."""
-    if is_picture(path):
+    if is_picture(path, also):
         return with_text(folder, path)
     name = _key(folder, path)
     if path.is_symlink() and path.is_dir():
         return Entry(name, flaw="it is a link to a folder, and those are not followed")
-    if path.is_symlink() and _is_named_so(path) and not path.exists():
+    if path.is_symlink() and _is_named_so(path, also) and not path.exists():
         return Entry(name, flaw="it is a link to a file that is not there")
     return None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mmgen.data.captions import Caption
 from mmgen.data.folders import captions_of, index_folder, is_picture, with_text
 from mmgen.data.index import Entry, Piece
-from mmgen.data.pictures import BadSample, open_picture
+from mmgen.data.pictures import FILMS, BadSample, open_picture
 from mmgen.data.tables import (
     ANY,
     Columns,
@@ -133,6 +133,16 @@ class Source:
             raise BadSample(entry.key, "it has no picture")
         return entry.picture.read(entry.key, PICTURE_BYTES)
 
+    def record(self, index: int) -> dict[str, object]:
+        """What the .json of one sample holds; empty if it has none, or not a usable one."""
+        entry = self._good(index)
+        if entry.json is None:
+            return {}
+        try:
+            return _record(entry.key, entry.json)
+        except BadSample:
+            return {}
+
     def split(self, share: float) -> tuple[Source, Source]:
         """Two sources: the most samples, and a share held out, at least one.
 
@@ -164,7 +174,9 @@ class Source:
         return entry
 
 
-def open_source(path: object, *, captioned: bool = True, columns: Columns = ANY) -> Source:
+def open_source(
+    path: object, *, captioned: bool = True, columns: Columns = ANY, films: bool = False
+) -> Source:
     """Index shards, a folder, a picture or a table.
 
     Args:
@@ -173,6 +185,7 @@ def open_source(path: object, *, captioned: bool = True, columns: Columns = ANY)
             or `DatasetDict` itself.
         captioned: False: the pictures alone are read, and need no captions.
         columns: of a table.
+        films: for clips: what ends in .mp4, .webm and so on counts as pictures do.
 
     Raises:
         DataError: nothing is there, a shard is damaged, or there are no pictures.
@@ -193,23 +206,24 @@ def open_source(path: object, *, captioned: bool = True, columns: Columns = ANY)
         return Source(name, index_parquet(files, columns, captioned), captioned=captioned)
     if columns != ANY:
         raise DataError(f"{name} is no table, so no columns of it can be chosen; leave that out.")
+    also = FILMS if films else ()
     if place.is_dir():
-        return Source(name, _of_folder(place), captioned=captioned)
-    if is_picture(place):
+        return Source(name, _of_folder(place, also), captioned=captioned)
+    if is_picture(place, also):
         return Source(name, [with_text(place.parent, place)], captioned=captioned)
-    return Source(name, index_shards(files), captioned=captioned)
+    return Source(name, index_shards(files, also), captioned=captioned)
 
 
-def open_any(path: object, columns: Columns = ANY) -> Source:
+def open_any(path: object, columns: Columns = ANY, films: bool = False) -> Source:
     """Index what `open_source` takes, without captions where it holds none."""
     try:
-        return open_source(path, columns=columns)
+        return open_source(path, columns=columns, films=films)
     except NoCaptions:
-        return open_source(path, captioned=False, columns=columns)
+        return open_source(path, captioned=False, columns=columns, films=films)
 
 
-def _of_folder(folder: Path) -> list[Entry]:
-    entries = index_folder(folder)
+def _of_folder(folder: Path, also: tuple[str, ...]) -> list[Entry]:
+    entries = index_folder(folder, also)
     for ending, what in (("tar", "shards"), ("parquet", "tables")):
         if not entries and (files := sorted(folder.glob(f"*.{ending}"))):
             raise DataError(
@@ -222,7 +236,7 @@ def _of_folder(folder: Path) -> list[Entry]:
 def _captions(entry: Entry) -> tuple[Caption, ...]:
     raw = entry.captions
     if entry.json is not None:
-        raw = _json_captions(entry.key, entry.json)
+        raw = captions_of(_record(entry.key, entry.json))
     if not raw and entry.text is not None:
         raw = (_decode(entry.key, entry.text),)
     captions = tuple(_caption(entry.key, item) for item in raw)
@@ -232,12 +246,12 @@ def _captions(entry: Entry) -> tuple[Caption, ...]:
     return captions
 
 
-def _json_captions(key: str, piece: Piece) -> tuple[object, ...]:
+def _record(key: str, piece: Piece) -> dict[str, object]:
     try:
         record = json.loads(_decode(key, piece))
     except (ValueError, RecursionError):
         raise BadSample(key, "its .json is not valid JSON") from None
-    return captions_of(record) if isinstance(record, dict) else ()
+    return record if isinstance(record, dict) else {}
 
 
 def _decode(key: str, piece: Piece) -> str:

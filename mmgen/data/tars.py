@@ -41,8 +41,8 @@ def expand_braces(pattern: str) -> list[str]:
     return ["".join(parts) for parts in itertools.product(*options)]
 
 
-def index_shards(paths: list[Path]) -> list[Entry]:
-    """Index the samples of several shards, in their order.
+def index_shards(paths: list[Path], also: tuple[str, ...] = ()) -> list[Entry]:
+    """Index the samples of several shards, in their order: pictures, and what ends in `also`.
 
     A key that occurs in several shards is given as `SHARD/KEY`.
 
@@ -52,7 +52,7 @@ def index_shards(paths: list[Path]) -> list[Entry]:
     if len(set(paths)) < len(paths):
         twice = next(path for path, times in Counter(paths).items() if times > 1)
         raise DataError(f"The shard {twice} is named twice; name it once.")
-    shards = [(path, index_shard(path)) for path in paths]
+    shards = [(path, index_shard(path, also)) for path in paths]
     times = Counter(entry.key for _, entries in shards for entry in entries)
     return [
         replace(entry, key=f"{path.stem}/{entry.key}") if times[entry.key] > 1 else entry
@@ -61,7 +61,7 @@ def index_shards(paths: list[Path]) -> list[Entry]:
     ]
 
 
-def index_shard(path: Path) -> list[Entry]:
+def index_shard(path: Path, also: tuple[str, ...] = ()) -> list[Entry]:
     """Index one shard by reading the headers only.
 
     Raises:
@@ -73,18 +73,21 @@ def index_shard(path: Path) -> list[Entry]:
         folder, _, file = name.rpartition("/")
         stem, _, extension = file.partition(".")
         extension = extension.lower()
-        if not stem or extension not in (*EXTENSIONS, "json", "txt"):
+        if not stem or extension not in (*EXTENSIONS, *also, "json", "txt"):
             continue
         key = f"{folder}/{stem}" if folder else stem
         sample = samples.setdefault(key, {})
         if extension in sample:
             flaws[key] = f"{path} holds its .{extension} twice"
         sample[extension] = span
-    return [_entry(key, sample, flaws.get(key, "")) for key, sample in samples.items()]
+    return [
+        _entry(key, sample, flaws.get(key, ""), (*EXTENSIONS, *also))
+        for key, sample in samples.items()
+    ]
 
 
-def _entry(key: str, sample: dict[str, Span], flaw: str) -> Entry:
-    pictures = [sample[extension] for extension in EXTENSIONS if extension in sample]
+def _entry(key: str, sample: dict[str, Span], flaw: str, known: tuple[str, ...]) -> Entry:
+    pictures = [sample[extension] for extension in known if extension in sample]
     if len(pictures) > 1:
         flaw = flaw or "it has several pictures"
     return Entry(

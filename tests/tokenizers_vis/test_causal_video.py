@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError, UserError
-from mmgen.tokenizers_vis.causal import CausalConv, DepthToSpace, FrameNorm
+from mmgen.tokenizers_vis.causal import CausalConv, DepthToSpace, FrameNorm, Layers, Memory
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.protocol import Codes, VisualTokenizer
 from mmgen.tokenizers_vis.quantizers import FSQConfig
 
+VARIANTS = {
+    "published": {},
+    "zeros": {"edges": "constant", "slope": False},
+    "patches": {"patch_size": 2, "space_strides": (1, 2), "decoder_res_blocks": 2},
+    "frames": {"time_kernels": (1, 1, 3), "time_strides": (2, 2), "space_strides": (2, 2)},
+    "factorized": {"factorized": True, "edges": "constant", "time_strides": (2, 2)},
+}
 SIZES = {"widths": (4, 4, 8), "time_strides": (1, 2), "res_blocks": 1, "norm_groups": 2}
 
 
@@ -21,6 +28,15 @@ SIZES = {"widths": (4, 4, 8), "time_strides": (1, 2), "res_blocks": 1, "norm_gro
 def tokenizer() -> CausalVideoTokenizer:
     torch.manual_seed(0)
     config = CausalVideoTokenizerConfig(FSQConfig(levels=(5, 5, 5)), **SIZES)
+    return CausalVideoTokenizer(config).eval()
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> CausalVideoTokenizer:
+    """A tokenizer of every kind that can be configured."""
+    torch.manual_seed(1)
+    options = SIZES | VARIANTS[request.param]
+    config = CausalVideoTokenizerConfig(FSQConfig(levels=(5, 5, 5)), **options)
     return CausalVideoTokenizer(config).eval()
 
 
@@ -57,6 +73,71 @@ def test_a_latent_frame_sees_no_later_frame(tokenizer: CausalVideoTokenizer, cha
     one, two = tokenizer.features(clip), tokenizer.features(other)
     for j in range(one.shape[1]):
         assert torch.equal(one[:, j], two[:, j]) == (2 * j < changed)
+
+
+def test_every_kind_is_causal(variant: CausalVideoTokenizer) -> None:
+    stride = variant.config.time_stride
+    clip = _clip(2 * stride + 1)
+    for changed in range(1, 2 * stride + 1):
+        other = clip.clone()
+        other[:, :, changed:] = _clip(2 * stride + 1, seed=1)[:, :, changed:]
+        one, two = variant.features(clip), variant.features(other)
+        moved = [not torch.allclose(one[:, j], two[:, j], atol=1e-6) for j in range(3)]
+        assert moved == [stride * j >= changed for j in range(3)]
+
+
+def test_every_kind_takes_stills_as_clips_of_one_frame(variant: CausalVideoTokenizer) -> None:
+    clip = _clip(variant.config.time_stride + 1)
+    still, first = variant.features(clip[:, :, 0]), variant.features(clip)[:, :1]
+    torch.testing.assert_close(still, first, atol=1e-5, rtol=1e-5)
+    codes = torch.randint(125, (1, 3, *still.shape[2:4]))
+    whole, part = variant.decode(Codes(codes)), variant.decode(Codes(codes[:, :1]))
+    torch.testing.assert_close(whole[:, :, :1], part, atol=1e-5, rtol=1e-5)
+    assert variant(clip[:, :, 0])[0].shape == clip[:, :, 0].shape
+    assert variant(clip)[0].shape == clip.shape
+
+
+@pytest.mark.parametrize("lengths", [(1, 3, 2, 7), (2, 1, 1, 9), (13,), (5, 8)])
+def test_chunks_are_the_whole(variant: CausalVideoTokenizer, lengths: tuple[int, ...]) -> None:
+    clip = _clip(13)
+    frames = 13 - 12 % variant.config.time_stride
+    memory, seen = Memory(), []
+    for start in range(0, frames, variant.config.time_stride):  # codes of one group at a time
+        group = slice(max(0, start - variant.config.time_stride + 1), start + 1)
+        seen.append(variant.features(clip[:, :, group], memory))
+    whole = variant.features(clip)
+    torch.testing.assert_close(torch.cat(seen, dim=1), whole, atol=1e-5, rtol=1e-5)
+    streamed = torch.cat(list(variant.encode_stream(clip.split(lengths, dim=2))), dim=1)
+    assert torch.equal(streamed, variant.quantizer.assign(whole))
+    painted = torch.cat(list(variant.decode_stream(streamed.split(1, dim=1))), dim=2)
+    expected = variant.decode_embeddings(variant.embed(streamed))
+    torch.testing.assert_close(painted, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_long_clip_is_read_and_painted_in_chunks(
+    tokenizer: CausalVideoTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = _clip(41)
+    lengths: list[int] = []
+    features, paint = tokenizer.features, tokenizer.decode_embeddings
+
+    def watched(pixels: Tensor, memory: Memory | None = None) -> Tensor:
+        lengths.append(pixels.shape[2])
+        return features(pixels, memory)
+
+    def painted(embeddings: Tensor, memory: Memory | None = None) -> Tensor:
+        lengths.append(embeddings.shape[1])
+        return paint(embeddings, memory)
+
+    monkeypatch.setattr(tokenizer, "features", watched)
+    monkeypatch.setattr(tokenizer, "decode_embeddings", painted)
+    codes = tokenizer.encode(clip)
+    assert codes.indices is not None
+    assert max(lengths) <= 9 and len(lengths) > 4
+    lengths.clear()
+    decoded = tokenizer.decode(codes)
+    assert max(lengths) <= 4 and decoded.shape == clip.shape
+    assert torch.equal(codes.indices, tokenizer.quantizer.assign(features(clip)))
 
 
 def test_decoding_looks_back_only(tokenizer: CausalVideoTokenizer) -> None:
@@ -120,6 +201,10 @@ def test_mistakes(tokenizer: CausalVideoTokenizer) -> None:
         CausalVideoTokenizerConfig(FSQConfig(), widths=(32, 32), time_strides=(1, 2))
     with pytest.raises(ConfigError, match="norm_groups 32"):
         CausalVideoTokenizerConfig(FSQConfig(), widths=(32, 33), time_strides=(1,))
+    with pytest.raises(ConfigError, match="time_kernels must be 1 or 3"):
+        CausalVideoTokenizerConfig(
+            FSQConfig(), widths=(32, 32), time_strides=(1,), time_kernels=(2, 3)
+        )
     with pytest.raises(ConfigError, match="1 or 2"):
         CausalVideoTokenizerConfig(FSQConfig(), widths=(32, 32), time_strides=(3,))
 
@@ -140,7 +225,7 @@ def test_frames_are_normed_alone() -> None:
 
 
 def test_depth_to_space_orders_time_row_column_then_channel() -> None:
-    layer = DepthToSpace(2, (2, 2, 2))
+    layer = DepthToSpace(2, (2, 2, 2), Layers(2, 1e-5))
     torch.nn.init.zeros_(layer.conv.conv.weight)
     with torch.no_grad():
         layer.conv.conv.bias.copy_(torch.arange(16.0))

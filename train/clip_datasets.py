@@ -1,0 +1,102 @@
+"""The `clips` part of a recipe, and the data sets that it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmgen.data.clip_dataset import ClipTextDataset, Vary
+from mmgen.data.films import Limits
+from mmgen.data.sources import Source, open_source
+from mmgen.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ClipDataConfig:
+    """Where clips and their captions come from, and how many frames are seen of one.
+
+    Args:
+        train: folder or tar shards of animations, films, or strips (see `ClipTextDataset`).
+        val: held-out clips of the same kinds; none: nothing is evaluated on clips.
+        frames: of a clip.
+        fps: frames a second; none: the frames are spread over the whole source.
+        share: of the steps that see clips; the others see pictures.
+        batch_size: clips in a batch; none: that of `train`.
+        phase: begin at any frame of a loop, or of a source that has more than is shown.
+        span: smallest share of a source over which a clip is spread (see `Vary`).
+        crop: smallest share of the sides that is seen, where the source has more pixels.
+        drop_caption: probability of an empty caption, for guidance.
+        limit_bad: share of clips that may be unusable; above it, training stops.
+        most_frames: a source with more is unusable.
+        most_seconds: a source that lasts longer is unusable.
+    """
+
+    train: str
+    val: str | None = None
+    frames: int = 17
+    fps: float | None = None
+    share: float = 0.5
+    batch_size: int | None = None
+    phase: bool = True
+    span: float = 1.0
+    crop: float = 1.0
+    drop_caption: float = 0.1
+    limit_bad: float = 0.01
+    most_frames: int = 1000
+    most_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share and no count."""
+        for name in ("share", "drop_caption", "limit_bad"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"clips.{name} must be in [0, 1], not {getattr(self, name)}.")
+        for name in ("span", "crop"):
+            if not 0.25 <= getattr(self, name) <= 1:
+                raise ConfigError(f"clips.{name} must be in [0.25, 1], not {getattr(self, name)}.")
+        for name in ("frames", "batch_size", "most_frames"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"clips.{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("fps", "most_seconds"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ConfigError(f"clips.{name} must be above 0, not {getattr(self, name)}.")
+
+
+def open_train_clips(
+    config: ClipDataConfig, image_size: int, captioned: bool = True
+) -> ClipTextDataset:
+    """The clips that a recipe trains on.
+
+    Args:
+        config: of the recipe.
+        image_size: pixels a side.
+        captioned: False: the clips alone are read, and need no captions.
+    """
+    vary = Vary(config.phase, config.span, config.crop)
+    return _dataset(config, _source(config.train, captioned), image_size, vary)
+
+
+def open_held_out_clips(
+    config: ClipDataConfig, image_size: int, captioned: bool = True
+) -> ClipTextDataset | None:
+    """The clips that a recipe evaluates on, if there are any, without anything drawn."""
+    if config.val is None:
+        return None
+    return _dataset(config, _source(config.val, captioned), image_size, None)
+
+
+def _source(place: str, captioned: bool) -> Source:
+    return open_source(place, captioned=captioned, films=True)
+
+
+def _dataset(
+    config: ClipDataConfig, source: Source, image_size: int, vary: Vary | None
+) -> ClipTextDataset:
+    return ClipTextDataset(
+        source,
+        image_size,
+        config.frames,
+        fps=config.fps,
+        vary=vary,
+        limits=Limits(config.most_frames, config.most_seconds),
+        drop_caption=config.drop_caption,
+        limit_bad=config.limit_bad,
+    )
