@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from mmgen.data.films import Frame
     from mmgen.pipeline import Pipeline
 
 
@@ -48,6 +49,8 @@ def picture_beginning(pipe: Pipeline, path: str | Path) -> Beginning:
 def clip_beginning(pipe: Pipeline, path: str | Path, given: int | None = None) -> Beginning:
     """The last frames of a clip, from which the next one goes on.
 
+    Where the weights know how many frames a second theirs are, the clip is seen at that rate.
+
     Args:
         pipe: whose weights go on.
         path: an animation, a film, or a folder of pictures in the order of their names.
@@ -56,17 +59,36 @@ def clip_beginning(pipe: Pipeline, path: str | Path, given: int | None = None) -
     Raises:
         DataError: it cannot be read, or it has fewer frames.
     """
-    from mmgen.data.clips import frames_of
-    from mmgen.lengths import frames_of as frames_of_latents
+    from mmgen.lengths import frames_of
 
-    found = list(deque(frames_of(Path(path)), given or usual_given(pipe)))
+    found = _last_frames(Path(path), given or usual_given(pipe), pipe.info.sampling.fps)
     if given is not None and len(found) < given:
         raise DataError(f"{path} has {len(found)} frames, and {given} are needed.")
-    counts = [frames_of_latents(pipe.vision, latent) for latent in range(1, len(found) + 2)]
+    counts = [frames_of(pipe.vision, latent) for latent in range(1, len(found) + 2)]
     fitting = max((count for count in counts if count <= len(found)), default=0)
     if not fitting:
         raise DataError(f"{path} has {len(found)} frames, and {counts[0]} are needed.")
     return _fitted(pipe, Path(path), found[-(given or fitting) :])
+
+
+def _last_frames(path: Path, count: int, fps: float | None) -> list[Image.Image]:
+    """At most so many frames; at `fps` those in the middle of each step back from the end."""
+    from mmgen.data.clips import frames_of
+    from mmgen.data.films import timed_frames
+
+    every = frames_of(path)  # says what is no clip
+    if fps is None or path.is_dir():
+        return list(deque(every, count))
+    kept: deque[Frame] = deque()
+    for frame in timed_frames(path, str(path)):
+        kept.append(frame)
+        while kept[0].end < frame.end - count / fps:
+            kept.popleft()
+    end = kept[-1].end
+    number = min(count, max(1, round(end * fps)))
+    # A time on the border of two frames, which files round to 1 ms, belongs to the later one.
+    times = [end - (number - i - 0.5) / fps + 1e-3 for i in range(number)]
+    return [next(frame.image for frame in kept if frame.end > time) for time in times]
 
 
 def usual_given(pipe: Pipeline) -> int:

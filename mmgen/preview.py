@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from mmgen.recipes import Recipe
+from mmgen.rendering import FinishedFrames
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,13 +47,14 @@ class Growth:
         self._pipe, self._keep, self._terminal = pipe, keep, terminal
         self._first, self._next = 0, 0  # pictures are drawn in parts
         self._lines = 0  # that the last picture in the terminal took
-        self._finished = 0  # latent frames of the clips that are drawn
+        self._finished = FinishedFrames(pipe)
+        self._count = 0  # frames of a clip that were finished
 
     def watch(self, step: Step) -> None:
         """Look at a step."""
         if step.index == 1:
             self._first, self._next = self._next, self._next + len(step.codes)
-            self._finished = 0
+            self._finished, self._count = FinishedFrames(self._pipe), 0
         if len(step.done) > 1:
             self._watch_clips(step)
         else:
@@ -91,14 +93,13 @@ class Growth:
     def _watch_clips(self, step: Step) -> None:
         from mmgen.lengths import frames_of
 
-        finished = finished_frames(self._pipe, step)
-        if self._terminal is None or finished <= self._finished:
+        clips = self._finished.of(step)
+        if self._terminal is None or not clips:
             return
-        self._finished = finished
-        count, total = (frames_of(self._pipe.vision, n) for n in (finished, len(step.done)))
-        place = f"frame {count} of {total}{self._beside('clips')}"
+        self._count += len(clips[0])
+        total = frames_of(self._pipe.vision, len(step.done))
+        place = f"frame {self._count} of {total}{self._beside('clips')}"
         if shows_colour(self._terminal):
-            clips = self._pipe.render_clips(step.codes[:, :finished])
             self._draw(self._terminal, self._sheet([clip[-1] for clip in clips]), place)
         else:
             print(f"mmgen: {place}", file=self._terminal, flush=True)
@@ -130,17 +131,6 @@ def shows_colour(stream: TextIO) -> bool:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in ("", "dumb")
     unicode = (stream.encoding or "").lower().startswith("utf")
     return stream.isatty() and unicode and not plain
-
-
-def finished_frames(pipe: Pipeline, step: Step) -> int:
-    """How many latent frames at the beginning of clips can be shown, since nothing changes them.
-
-    Those whose codes are all decided, if the tokenizer decodes frames without looking ahead.
-    """
-    decided = step.done.flatten(1).all(1).cpu()  # (t,)
-    count = int(decided.long().cumprod(0).sum())
-    causal = hasattr(pipe.vision.config, "time_stride")
-    return count if causal or count == len(decided) else 0
 
 
 def in_progress(pipe: Pipeline, step: Step) -> list[Image.Image]:
