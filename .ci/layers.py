@@ -23,8 +23,9 @@ MAY = {
     "train": {"leaves", "data", "tokenizers_vis", "models", "sample", "train", "front"},
     "front": {"leaves", "data", "tokenizers_vis", "models", "sample", "train", "front"},
 }
-# Of the front door, training may use the pipeline (previews, the final product, a start from one).
-TRAIN_MAY_USE = {"mmgen.pipeline", "mmgen.pipeline_folder"}
+# Of the front door, training may use the pipeline (previews, the final product, a start from one)
+# and what loads a network by its class.
+TRAIN_MAY_USE = {"mmgen.components", "mmgen.pipeline", "mmgen.pipeline_folder"}
 
 
 def layer_of(module: str) -> str:

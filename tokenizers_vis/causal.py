@@ -249,7 +249,7 @@ class DepthToSpace(nn.Module):
         """
         begins = memory is None or memory.begins(self)
         y: Tensor = self.conv(x, memory)
-        y = y.unflatten(1, (*self.stride, -1))  # (B, st, sh, sw, C, T, H, W)
+        y = y.reshape(len(y), *self.stride, -1, *y.shape[2:])  # (B, st, sh, sw, C, T, H, W)
         y = y.permute(0, 5, 1, 6, 2, 7, 3, 4)  # (B, T, st, H, sh, W, sw, C), channels_last_3d
         y = y.flatten(5, 6).flatten(3, 4).flatten(1, 2).movedim(-1, 1)
         return y[:, :, self.stride[0] - 1 :] if begins else y

@@ -23,10 +23,8 @@ from mmgen.config import later
 from mmgen.errors import ConfigError, UserError
 from mmgen.saving import Saved
 from mmgen.tokenizers_vis.causal import (
-    CausalConv,
     CausalResBlock,
     DepthToSpace,
-    Edges,
     Layers,
     Memory,
     Stride,
@@ -39,7 +37,6 @@ from mmgen.tokenizers_vis.quantizers import (
     VQConfig,
     build_quantizer,
 )
-
 
 CHUNK = 4  # codes along time that a long clip is read and painted by
 
@@ -82,7 +79,7 @@ class CausalVideoTokenizerConfig:
     space_strides: tuple[int, ...] | None = later(None)
     time_kernels: tuple[int, ...] | None = later(None)
     decoder_res_blocks: int | None = later(None)
-    edges: Edges = later("replicate")
+    edges: Literal["replicate", "constant"] = later("replicate")
     slope: bool = later(True)
     factorized: bool = later(False)
 
@@ -136,9 +133,7 @@ class CausalVideoTokenizerConfig:
 
     def layers(self) -> Layers:
         """What every layer has in common."""
-        return Layers(
-            self.norm_groups, self.norm_eps, self.edges, self.slope, self.factorized
-        )
+        return Layers(self.norm_groups, self.norm_eps, self.edges, self.slope, self.factorized)
 
 
 class CausalVideoTokenizer(nn.Module, Saved):
@@ -190,7 +185,7 @@ class CausalVideoTokenizer(nn.Module, Saved):
         """
         if pixels.ndim == 4 or (pixels.shape[2] - 1) // self.config.time_stride <= CHUNK:
             return Codes(indices=self.quantizer.assign(self.features(pixels)))
-        chunks = pixels.split(CHUNK * self.config.time_stride, dim=2)
+        chunks = torch.split(pixels, CHUNK * self.config.time_stride, dim=2)
         return Codes(indices=torch.cat(list(self.encode_stream(chunks)), dim=1))
 
     def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -222,7 +217,7 @@ class CausalVideoTokenizer(nn.Module, Saved):
             raise UserError("This tokenizer decodes indices; these codes hold only latents.")
         if codes.indices.shape[1] <= CHUNK + 1:
             return self.decode_embeddings(self.embed(codes.indices))
-        return torch.cat(list(self.decode_stream(codes.indices.split(CHUNK, dim=1))), dim=2)
+        return torch.cat(list(self.decode_stream(torch.split(codes.indices, CHUNK, dim=1))), dim=2)
 
     def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Frames (B, 3, T, H, W) of codes (B, t, h, w) that come bit by bit.
@@ -347,7 +342,10 @@ def _folded(clip: Tensor, patch: int) -> Tensor:
     """Fold patches of pixels into channels: (B, 3, T, H, W) to (B, 3*p*p, T, H/p, W/p)."""
     if patch == 1:
         return clip
-    x = clip.unflatten(4, (-1, patch)).unflatten(3, (-1, patch))  # (B, 3, T, h, p, w, p)
+    batch, channels, frames, height, width = clip.shape
+    x = clip.reshape(
+        batch, channels, frames, height // patch, patch, width // patch, patch
+    )  # (B, 3, T, h, p, w, p)
     return x.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).movedim(-1, 1)
 
 
@@ -355,5 +353,5 @@ def _unfolded(x: Tensor, patch: int) -> Tensor:
     """Undo `_folded`."""
     if patch == 1:
         return x
-    x = x.unflatten(1, (3, patch, patch))  # (B, 3, p, p, T, h, w)
+    x = x.reshape(len(x), 3, patch, patch, *x.shape[2:])  # (B, 3, p, p, T, h, w)
     return x.permute(0, 1, 4, 5, 2, 6, 3).flatten(5, 6).flatten(3, 4)

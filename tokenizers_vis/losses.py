@@ -81,7 +81,7 @@ def reconstruction_losses(
 
 
 def gradient_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
-    """Mean absolute difference of the finite differences along x, y and, in a clip, time, summed."""
+    """Mean absolute difference of the finite differences along x, y and (in clips) time, summed."""
     difference = reconstruction - pixels  # a finite difference is linear
     axes = range(2, difference.ndim)
     along = [difference.diff(dim=axis).abs().mean() for axis in axes if difference.shape[axis] > 1]

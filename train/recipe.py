@@ -34,7 +34,8 @@ class TrainConfig:
         out: run folder (log, previews, checkpoints, final product).
         batch_size: samples in one batch of the task.
         accumulation: batches whose gradients are averaged into one step.
-        optimizer: "adamw", or "muon": Muon for the weights of linear layers, AdamW for the others.
+        optimizer: "adamw", or "muon": Muon for the weights of linear layers and convolutions,
+            AdamW for the others.
         learning_rate: peak learning rate of the optimiser.
         min_learning_rate: where the cosine ends.
         warmup_steps: steps of linear warm-up from zero.

@@ -1,4 +1,4 @@
-"""Training of a visual tokenizer: reconstruct pictures, or pictures and clips, through a bottleneck.
+"""Training of a visual tokenizer: reconstruct pictures and clips through a bottleneck.
 
 The tokenizer and, if the adversarial loss has a weight, a PatchGAN discriminator take turns. With
 `freeze_codes` only the decoder learns: codes stay what they are, so a generator trained on them
@@ -85,8 +85,8 @@ class TokenizerRecipe:
             raise ConfigError(f"usage_window must be at least 1, not {self.usage_window}.")
         if self.clips is not None and isinstance(self.model, ConvTokenizerConfig):
             raise ConfigError(
-                "clips need a tokenizer of clips; give `model` the key time_strides, or leave clips "
-                "out."
+                "clips need a tokenizer of clips; give `model` the key time_strides, or leave "
+                "clips out."
             )
         judged = self.data.val is not None or self.data.held_out > 0
         if judged and self.data.image_size < SSIM_WINDOW:

@@ -130,3 +130,18 @@ def test_parameters_without_a_gradient_rest() -> None:
     optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters()))
     assert optimizer_tensors(optimizer, net) == {}
+
+
+def test_a_kernel_is_a_matrix_of_its_patches() -> None:
+    torch.manual_seed(0)
+    kernel = nn.Conv3d(4, 6, (1, 3, 2), bias=False)
+    matrix = nn.Linear(24, 6, bias=False)
+    grad = torch.randn(6, 24)
+    with torch.no_grad():
+        matrix.weight.copy_(kernel.weight.flatten(1))
+    matrix.weight.grad, kernel.weight.grad = grad, grad.view_as(kernel.weight)
+    for layer in (matrix, kernel):
+        optimizer = make_optimizer(layer, CONFIG)
+        assert optimizer.param_groups[0]["params"] == [layer.weight]
+        optimizer.step()
+    assert torch.allclose(kernel.weight.flatten(1), matrix.weight, atol=1e-6)
