@@ -44,6 +44,7 @@ class SamplingDefaults:
     solver: Literal["euler", "heun", "euler-maruyama"] = "euler-maruyama"
     steps: int | tuple[int, ...] = 50
     num_frames: int | None = None
+    fps: float | None = None  # of clips; None: nobody knows
 
     def __post_init__(self) -> None:
         """Refuse what a call would refuse."""
@@ -55,6 +56,7 @@ class SamplingDefaults:
             ("min_p", 0 <= self.min_p < 1, "0 (off) or more and below 1"),
             ("steps", _smallest(self.steps) >= 1, "1 or more"),
             ("num_frames", self.num_frames is None or self.num_frames >= 1, "1 or more"),
+            ("fps", self.fps is None or 0.1 <= self.fps <= 240, "from 0.1 to 240"),
         )
         for name, good, what in ranges:
             if not good:

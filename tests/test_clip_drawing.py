@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgen.data.clips import read_clip
+from mmgen.beginnings import clip_beginning
 from mmgen.errors import ConfigError, UserError
 from mmgen.lengths import Window, windows
 from mmgen.models.schedule import to_slots
@@ -19,9 +19,9 @@ from mmgen.models.unified import Unit, plan_for
 from mmgen.pipeline import Pipeline
 from mmgen.replaying import replay
 from mmgen.request import Frames
+from mmgen.sample.clip_files import save_clip
 from mmgen.sample.draw import DrawSettings
 from mmgen.sample.engine import DecodeSettings, decode, text_prefix
-from mmgen.sample.pictures import save_clip
 from tests.tiny_clips import FRAMES, GRID, SIZE, UNITS, tiny_clips
 from tests.tiny_pipeline import tiny_pipeline
 
@@ -243,7 +243,7 @@ def test_frames_come_as_they_are_finished(pipe: Pipeline, name: str) -> None:
 def test_a_clip_is_drawn_again_from_its_file(pipe: Pipeline, given: bool, tmp_path: Path) -> None:
     source = tmp_path / "source.gif"
     save_clip([Image.new("RGB", (SIZE, SIZE), (60 * i, 9, 90)) for i in range(4)], source, {})
-    frames = [Frames("source", read_clip(source, 3, SIZE))] if given else None
+    frames = [clip_beginning(pipe, source, 3).frames] if given else None
     output = pipe("a red apple", frames=frames, num_frames=9, seed=8, unit="neighbor")
     save_clip(output.frames[0], tmp_path / "clip.webp", output.recipes[0])
     verdict = replay(pipe, tmp_path / "clip.webp", source if given else None)

@@ -13,7 +13,7 @@ from mmgen.errors import DataError, UserError
 from mmgen.models.conditional import ConditionalModel
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.request import Frames
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
 from tests.tiny_blocks import hybrid, plain

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmgen.errors import UserError
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 from mmgen.tokenizer_check import TokenizerCheck, check_tokenizer, load_tokenizer
 from tests.golden.case import Case
 from tests.tiny_pipeline import tiny_pipeline

@@ -19,7 +19,7 @@ from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.train.pipelines import pipeline_folder
 
 if TYPE_CHECKING:
-    from mmgen.train.generator_task import GeneratorRecipe
+    from mmgen.train.generator_recipe import GeneratorRecipe
 
 
 def text_tokenizer(init: str | None, captions: Iterable[str], vocab_size: int) -> TextTokenizer:

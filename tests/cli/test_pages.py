@@ -22,6 +22,7 @@ from pages import PAGES, REASONS, ROOT, Block, blocks_of
 from PIL import Image
 
 from mmgen.pipeline import Pipeline
+from tests.tiny_clips import tiny_clips
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
@@ -53,6 +54,7 @@ def world(tmp_path: Path, pictures: Path, tiny: Path) -> Path:
     mask = Image.new("L", (256, 256))
     mask.paste(255, (64, 64, 192, 192))
     mask.save(tmp_path / "mask.png")
+    tiny_clips().save_pretrained(tmp_path / "my-clips")
     (tmp_path / "prompts.txt").write_text("a red apple\na rocket\n")
     return tmp_path
 
