@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
 
@@ -43,13 +43,15 @@ def describe(
     ]
 
 
-def pictures_of(images: Image.Image | list[Image.Image]) -> list[Image.Image]:
+def pictures_of(
+    images: Image.Image | list[Image.Image] | list[list[Image.Image]],
+) -> list[Image.Image]:
     """One picture or several as a list.
 
     Raises:
         UserError: none, or something that is no PIL picture.
     """
-    batch = images if isinstance(images, list) else [images]
+    batch: list[Any] = images if isinstance(images, list) else [images]
     if any(not hasattr(image, "convert") for image in batch):
         raise UserError("Give PIL pictures; open files with PIL.Image.open.")
     if not batch:

@@ -64,7 +64,10 @@ class GeneratorTask:
         self.train_set = self._tokens(open_train(recipe.data), tokens / "train")
         held_out = open_held_out(recipe.data)
         self.val_set = self._tokens(held_out, tokens / "val") if held_out else None
-        self.clips, self.val_clips = self._clips(tokens) if recipe.clips else (None, None)
+        self.clips: TokenDataset | None = None
+        self.val_clips: TokenDataset | None = None
+        if recipe.clips is not None:
+            self.clips, self.val_clips = self._clips(tokens)
         learned = [self.train_set, *([self.clips] if self.clips else [])]
         captions = (each.text for data in learned for texts in data.captions for each in texts)
         self.text = text_tokenizer(recipe.init, captions, recipe.text.vocab_size)
