@@ -274,8 +274,8 @@ def choose_schedule(
 ) -> tuple[Unit, Plan]:
     """Find the trained unit that can follow an order.
 
-    A unit follows its own order, however it is spelled; one that learned fresh permutations
-    (`random`) follows every order.
+    A unit follows its own order, however it is spelled; one that learned fresh orders follows
+    others too (`Unit.follows`).
 
     Args:
         config: with the units of the weights.
@@ -288,7 +288,7 @@ def choose_schedule(
         ConfigError: the unit or the order is unknown, or no unit can follow the order.
     """
     from mmgen.models.schedule import make_schedule
-    from mmgen.models.units import plan_for
+    from mmgen.models.units import FRESH, plan_for
 
     able = tuple(each for each in config.units if each.draws(grid))
     candidates = able if unit is None else (config.unit(unit),)
@@ -297,12 +297,15 @@ def choose_schedule(
         raise ConfigError(f"Unit '{unit}' was not trained on {what}; choose one of {names}.")
     if order is None:
         return candidates[0], plan_for(candidates[0], grid, frames=frames)
-    free = [each for each in candidates if each.order == "random"]
-    if order == "random" and free:
-        return free[0], plan_for(free[0], grid, frames=frames)
+    free = [each for each in candidates if each.follows(order)]
+    free.sort(
+        key=lambda each: each.order != order.partition(":")[0]
+    )  # what was trained on it first
+    if order in FRESH and free:
+        return free[0], plan_for(replace(free[0], order=order), grid, frames=frames)
     wanted = make_schedule(order, grid)  # refuses an unknown order
     for each in candidates:
-        if each not in free and _same(plan_for(each, grid).schedule, wanted):
+        if not each.fresh and _same(plan_for(each, grid).schedule, wanted):
             return each, plan_for(each, grid, frames=frames)
     if not free:
         orders = ", ".join(each.order for each in candidates)

@@ -25,8 +25,10 @@ from mmgen.models.plan import Input, Plan
 from mmgen.models.text import BOS
 from mmgen.models.unified_config import UnifiedConfig
 
-TIME_CHANNELS = 256  # cosines and sines of a time
-TIME_LEVELS = 1000  # what t = 1 is for the network
+TIME_CHANNELS = 128  # cosines and sines of a time
+# What t = 1 is for the network: five turns of the fastest cosine. With the thousand of diffusion
+# models velocities may turn faster than any solver steps, and more steps would not come nearer.
+TIME_LEVELS = 32
 
 
 class LatentSide(nn.Module):

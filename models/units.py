@@ -11,6 +11,10 @@ from mmgen.errors import ConfigError, suggestion
 from mmgen.models.plan import Input, Plan, compile_plan
 from mmgen.models.schedule import Grid, after_frames, make_schedule
 
+#: Orders that need no seed in a unit: it draws one afresh each time, with about the root of the
+#: number of sites as its number of blocks.
+FRESH = ("random", "locality")
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -18,7 +22,8 @@ class Unit:
 
     Args:
         name: what users call it: token, block, neighbor, any.
-        order: order of `models/schedule.py`; `random` alone means a fresh permutation each time.
+        order: order of `models/schedule.py`; `random` or `locality` alone means a fresh one each
+            time.
         prediction: shift, neighbors or self.
         weight: how often training draws it.
         start: how shift decides its first block: learned, hybrid or given (`compile_plan`).
@@ -51,6 +56,18 @@ class Unit:
         """Whether it was trained on stills, or on clips, like those of a grid."""
         return self.of == "both" or (self.of == "clips") == (grid[0] > 1)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether every draw of the unit is of another order."""
+        return self.order in FRESH
+
+    def follows(self, order: str) -> bool:
+        """Whether weights that learned this unit's fresh orders can follow another one.
+
+        Those of `random` follow every order, those of `locality` every `locality:seed:n`.
+        """
+        return self.order == "random" or (self.fresh and order.partition(":")[0] == self.order)
+
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
     """The unit of that name.
@@ -65,7 +82,7 @@ def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
 
 
 def plan_for(unit: Unit, grid: Grid, seed: int = 0, frames: int = 0) -> Plan:
-    """Compile a unit's schedule; a unit of order `random` draws its permutation from `seed`.
+    """Compile a unit's schedule; one of fresh orders draws its own from `seed`.
 
     Args:
         unit: the schedule.
@@ -79,9 +96,9 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0, frames: int = 0) -> Plan:
             the unit is not, or has no step that ends with the frames that are decided.
     """
     order = unit.order
-    if order == "random":
+    if unit.fresh:
         sites = grid[0] * grid[1] * grid[2]
-        order = f"random:{seed}:{min(sites, max(2, round(sites**0.5)))}"
+        order = f"{order}:{seed}:{min(sites, max(2, round(sites**0.5)))}"
     schedule = make_schedule(order, grid)
     if frames and unit.prediction != "shift":  # whose blocks are equal, and frames the first ones
         schedule = after_frames(schedule, frames)
@@ -93,7 +110,12 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0, frames: int = 0) -> Plan:
         directions=unit.directions,
     )
     if (plan.input == Input.NOISE).any() and not unit.continuous:
-        raise ConfigError(f"Order '{order}' draws continuous latents; this model draws codes.")
+        twin = schedule.order.replace("scale", "interlace").removesuffix(":area")
+        raise ConfigError(
+            f"Order '{order}' draws coarse levels of continuous latents, and this model draws "
+            f"codes, which have none; take '{twin}', which decides the same places from coarse to "
+            "fine, each once."
+        )
     _check_frames(plan, frames)
     return plan
 

@@ -9,7 +9,7 @@ probability flow; `euler-maruyama` follows the reverse SDE whose noise is `sqrt(
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -93,7 +93,7 @@ class FlowSettings:
 
 def solve(
     solver: Solver, velocity: Velocity, noise: Tensor, times: Tensor, step_noise: StepNoise
-) -> Tensor:
+) -> Iterator[Tensor]:
     """Integrate from noise to data.
 
     Args:
@@ -103,8 +103,8 @@ def solve(
         times: (S,) float64 of `FlowSettings.times`; time 0 follows them.
         step_noise: noise of a step that has any; it is called once for each, in order.
 
-    Returns:
-        The state at time 0, float64.
+    Yields:
+        The state after each step, float64; the last one is at time 0.
     """
     x = noise.double()
     ends = [*times.tolist(), 0.0]
@@ -119,7 +119,7 @@ def solve(
             x = x + dt / 2 * (v + velocity(x + dt * v, index + 1))
         else:
             x = x + dt * v
-    return x
+        yield x
 
 
 class VelocityNetwork(Decodable, Protocol):
@@ -164,7 +164,11 @@ class FlowDecider:
         """(B, N, C) float32 zeros."""
         return torch.zeros(batch, slots, self.model.config.channels, device=device)
 
-    def decide(self, turn: Turn) -> Decided:
+    def moves(self, step: int, steps: int) -> int:
+        """The solver's steps."""
+        return len(self.settings.times(step, steps))
+
+    def decide(self, turn: Turn) -> Iterator[Decided]:
         """Visit the network once or more a solver step."""
         times = self.settings.times(turn.step, self.plan.steps)
 
@@ -179,8 +183,8 @@ class FlowDecider:
         def noise(visit: int) -> Tensor:
             return self._noise(turn, visit)
 
-        x = solve(self.settings.solver, velocity, noise(0), times, lambda i: noise(i + 1))
-        return Decided(x.float())
+        for x in solve(self.settings.solver, velocity, noise(0), times, lambda i: noise(i + 1)):
+            yield Decided(x.float())
 
     def _noise(self, turn: Turn, visit: int) -> Tensor:
         """Numbers (B, n, C): visit 0 is where the block begins, visit 1 + i follows step i."""

@@ -110,4 +110,4 @@ class GeneratorRecipe:
             hint = suggestion(self.sampling.unit, names)
             raise ConfigError(f"sampling.unit '{self.sampling.unit}' is none of units{hint}")
         for unit in self.units:
-            default_prediction(unit.order if unit.order != "random" else "random:0:2")
+            default_prediction(unit.order)

@@ -20,10 +20,16 @@ import pytest
 import typer
 from pages import PAGES, REASONS, ROOT, Block, blocks_of
 from PIL import Image
+from tiny_latents import latent_pipeline
 
 from mmgen.pipeline import Pipeline
+from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
+from mmgen.tokenizers_vis.quantizers import KLConfig
 from tests.tiny_clips import tiny_clips
 
+CONTINUOUS = ConvTokenizerConfig(
+    KLConfig(channels=4), 1, (8, 16), 1, 2, (), z_channels=4, norm_groups=4
+)
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 
@@ -42,6 +48,8 @@ def world(tmp_path: Path, pictures: Path, tiny: Path) -> Path:
         shutil.copytree(tiny / "vision", tmp_path / "runs" / name / "final")
     for name in ("emoji64-generator", "my-generator"):
         shutil.copytree(tiny, tmp_path / "runs" / name / "final")
+    ConvTokenizer(CONTINUOUS).save_pretrained(tmp_path / "runs/my-kl/final")
+    latent_pipeline().save_pretrained(tmp_path / "runs/my-next-x/final")
     shards = tmp_path / "data/emoji"
     shards.mkdir(parents=True)
     for split in ("train-0000", "val-0000", "test_pair-0000", "test_concept-0000"):

@@ -45,7 +45,9 @@ def integrate(solver, steps: int, field, start: Tensor, seed: int = 0) -> Tensor
     def noise(index: int) -> Tensor:
         return torch.randn(start.shape, generator=generator)
 
-    return solve(solver, lambda x, i: field(x, ends[i]), start, times, noise)
+    states = list(solve(solver, lambda x, i: field(x, ends[i]), start, times, noise))
+    assert len(states) == steps
+    return states[-1]
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
@@ -202,7 +204,11 @@ def test_scales_are_drawn_coarse_to_fine() -> None:
     decider = FlowDecider(model, plan, LABELS, torch.tensor([7, 8]), FlowSettings(steps=2))
     seeds = torch.tensor([7, 8])
     steps = list(decode(model, model.prefix(LABELS), plan, "", seeds, decider=decider))
-    assert [int(step.done.sum()) for step in steps] == [0, 0, 16]
+    assert [int(step.done.sum()) for step in steps] == [0] * 5 + [16]
+    assert all(step.begun.all() for step in steps)  # coarse levels are spread over the grid
+    halves = steps[3].codes.view(2, 2, 2, 2, 2, 3)
+    assert torch.equal(halves, halves[:, :, :1, :, :1].expand_as(halves))
+    assert steps[3].codes.unique().numel() == 2 * 4 * 3 and steps[5].codes.unique().numel() == 96
     assert steps[-1].codes.shape == (2, 1, 4, 4, 3)
     assert steps[-1].codes.std() > 0.1
 
