@@ -322,11 +322,13 @@ class Pipeline:
         Raises:
             UserError: as in a call, or what is asked for is no clip.
         """
+        from mmgen.unfolding import unfold
+
         check_names("Pipeline.stream_frames", settings)
         request = request_of(self, prompt, **settings)
         if not request.is_clip:
             raise UserError("A picture has no frames to stream; let num_frames be 2 or more.")
-        return rendering.as_finished(self, draw_stepwise(self, request))
+        return unfold(self, draw_stepwise(self, request))
 
     def render(self, codes: Tensor) -> list[Image.Image]:
         """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""

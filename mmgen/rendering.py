@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmgen.pipeline import Pipeline
-    from mmgen.sample.engine import Step
 
 DECODED_PIXELS = 2**18  # of pictures that the visual tokenizer decodes together
 
@@ -29,43 +27,6 @@ def clips(pipe: Pipeline, codes: Tensor) -> list[list[Image.Image]]:
 
     each = (clip for pixels in _decoded(pipe, codes) for clip in pixels)  # (3, T, H, W)
     return [to_pil(clip.transpose(0, 1)) for clip in each]
-
-
-def as_finished(pipe: Pipeline, steps: Iterator[Step]) -> Iterator[list[list[Image.Image]]]:
-    """The new frames of each clip, whenever some are finished; all together are the whole clips."""
-    finished = FinishedFrames(pipe)
-    return (frames for step in steps if (frames := finished.of(step)))
-
-
-class FinishedFrames:
-    """The frames of clips that are being drawn, as soon as nothing can change them.
-
-    A tokenizer that never looks ahead decodes a latent frame when its codes are decided, each of
-    them once; of others the frames come at the end.
-    """
-
-    def __init__(self, pipe: Pipeline) -> None:
-        self._pipe = pipe
-        self._fed: deque[Tensor] = deque()
-        self._latents = 0  # that were decoded
-        decode = getattr(pipe.vision, "decode_stream", None)
-        self._stream: Iterator[Tensor] | None = decode and decode(iter(self._fed.popleft, None))
-
-    def of(self, step: Step) -> list[list[Image.Image]]:
-        """The frames that a step finished, a list for each clip; empty if there are none."""
-        import torch
-
-        from mmgen.sample.pictures import to_pil
-
-        if step.frames <= self._latents or (self._stream is None and not step.done.all()):
-            return []
-        start, self._latents = self._latents, step.frames
-        if self._stream is None:
-            return clips(self._pipe, step.codes)
-        self._fed.append(step.codes[:, start : self._latents])
-        with torch.inference_mode():
-            pixels = next(self._stream)  # (B, 3, T, H, W)
-        return [to_pil(clip.transpose(0, 1)) for clip in pixels]
 
 
 def _stills(pixels: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from mmgen.recipes import (
     call_of,
     differing_parts,
     number_in,
+    prompt_of,
     rate_in,
     seed_of,
     shown_by,
@@ -167,8 +168,7 @@ def _beginnings(pipe: Pipeline, recipes: list[Recipe], source: str | Path | None
             "FILE."
         )
     begun = [clip_beginning(pipe, source, number_in(recipe, "given", 1)) for recipe in recipes]
-    prompts = [str(recipe.get("prompt", "")) for recipe in recipes]
-    return [replace(each.frames, prompt=text) for each, text in zip(begun, prompts)]
+    return [replace(each.frames, prompt=prompt_of(r)) for each, r in zip(begun, recipes)]
 
 
 def _scale(recipe: Recipe) -> int:

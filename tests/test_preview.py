@@ -17,8 +17,8 @@ from tiny_pipeline import tiny_pipeline
 
 from mmgen import Pipeline
 from mmgen.preview import FRAMES, Growth, half_blocks, in_progress, shows_colour
-from mmgen.rendering import FinishedFrames
 from mmgen.sample.engine import Step
+from mmgen.unfolding import FinishedFrames
 from tests.tiny_clips import tiny_clips
 
 
@@ -109,9 +109,9 @@ def test_a_call_in_parts_grows_part_by_part(pipe: Pipeline, tmp_path: Path) -> N
 
 def test_long_calls_show_a_share_of_their_steps(pipe: Pipeline) -> None:
     growth = Growth(pipe, 1, None, keep=True)
-    codes, all_sites = torch.zeros(1, 1, 4, 4, dtype=torch.long), torch.ones(1, 4, 4).bool()
+    codes = torch.zeros(1, 1, 4, 4, dtype=torch.long)
     for index in range(1, 201):
-        growth.watch(Step(index, 200, codes, all_sites, all_sites))
+        growth.watch(Step(index, 200, codes, torch.ones(1, 4, 4, dtype=torch.bool)))
     assert len(growth.frames) == FRAMES
 
 
