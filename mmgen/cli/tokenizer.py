@@ -9,6 +9,7 @@ import typer
 
 from mmgen.cli.places import check_place, check_share, is_picture_file
 from mmgen.errors import UserError
+from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS
 from mmgen.progress import progress_of
 
 app = typer.Typer(help="Look at visual tokenizers.", no_args_is_help=True)
@@ -46,9 +47,15 @@ def check(
     allow_bad: Annotated[
         float, typer.Option(help="Share of pictures that may be bad; more ends with a sentence.")
     ] = 0.01,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Side-by-side picture to write.")] = Path(
-        "tokenizer-check.png"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Side-by-side picture to write; for tokenizers of clips a .gif, .webp or .mp4 "
+            "plays them.",
+        ),
+    ] = Path("tokenizer-check.png"),
 ) -> None:
     """Measure what a tokenizer loses. Also how many codes it uses, and a picture of both sides."""
     if limit < 1:
@@ -58,7 +65,7 @@ def check(
     check_share(allow_bad)
     if not is_picture_file(out):
         raise UserError(f"{out} does not name a picture; end it in .png.")
-    check_place(out)
+    check_place(out, (*PICTURE_FORMATS, *CLIP_ENDINGS))
     with progress_of("Reconstructing") as update:
         from mmgen.tokenizer_check import check_tokenizer
 
