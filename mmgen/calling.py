@@ -95,7 +95,6 @@ def request_of(
     count = sub_tokens_of(pipe)
     each = settings_of(pipe.info.sampling, count, **drawing)
     settings, sub_tokens = each[0], each if count > 1 else ()
-    flow = flow_of(pipe, solver, num_inference_steps, drawing)
     if negative_prompt and not settings.guidance.enabled:
         raise ConfigError(
             "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
@@ -113,6 +112,7 @@ def request_of(
         config, (first.frames, *grid[1:]), unit, order, first.given if given else 0
     )
     frames_asked = None if trained_frames(pipe) == 1 else frames_of(pipe.vision, grid[0])
+    flow = flow_of(pipe, plan, solver, num_inference_steps, drawing)
     seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
     negative = negative_prompt or ""
     request = Request(

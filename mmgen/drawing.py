@@ -110,8 +110,8 @@ def _steps_of_window(
         seeds,
         request.settings,
         segment=number,
-        decider=decider_of(pipe, request, seeds),
-        given=given_codes(pipe, request) if given is None else given,
+        decider=decider_of(pipe, request, seeds, prefix, number),
+        given=given_codes(request) if given is None else given,
     )
 
 

@@ -312,6 +312,24 @@ class Pipeline:
         check_names("Pipeline.stream", settings)
         return draw_stepwise(self, request_of(self, prompt, **settings))
 
+    def stream_frames(
+        self, prompt: str | list[str] | None = None, **settings: Unpack[CallSettings]
+    ) -> Iterator[list[list[Image.Image]]]:
+        """Yield the new frames of each clip of a call, whenever some are finished.
+
+        Takes the settings of a call (`CallSettings`) and checks them at once.
+
+        Raises:
+            UserError: as in a call, or what is asked for is no clip.
+        """
+        from mmgen.unfolding import unfold
+
+        check_names("Pipeline.stream_frames", settings)
+        request = request_of(self, prompt, **settings)
+        if not request.is_clip:
+            raise UserError("A picture has no frames to stream; let num_frames be 2 or more.")
+        return unfold(self, draw_stepwise(self, request))
+
     def render(self, codes: Tensor) -> list[Image.Image]:
         """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
         return rendering.pictures(self, codes)
@@ -322,16 +340,17 @@ class Pipeline:
 
     def caption(
         self,
-        images: Image.Image | list[Image.Image],
+        images: Image.Image | list[Image.Image] | list[list[Image.Image]],
         *,
         seed: int = 0,
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> list[str]:
-        """Describe pictures with the same weights that draw them.
+        """Describe pictures or clips with the same weights that draw them.
 
         Args:
-            images: any size; they are fitted to what the pipeline was trained on.
+            images: any size; they are fitted to what the pipeline was trained on. Lists of frames
+                are clips, for weights that were trained on them.
             seed: picture i has `seed + i`.
             temperature: 0 writes the likeliest token each time.
             top_p: as in a call.
@@ -397,7 +416,9 @@ class Pipeline:
         from mmgen.editing import edit
         from mmgen.masks import canvas_of
 
-        check_names("Pipeline.edit", settings, ("class_labels", "frames", "unit", "order"))
+        check_names(
+            "Pipeline.edit", settings, ("class_labels", "frames", "num_frames", "unit", "order")
+        )
         canvas = canvas_of(image, mask, box, outpaint)
         return edit(self, canvas, prompt, steps, progress, settings)
 

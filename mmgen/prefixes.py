@@ -130,20 +130,22 @@ def _text_prefix(pipe: Pipeline, model: UnifiedModel, request: Request) -> Prefi
     return text_prefix(model, request.unit.name, ids[:count], valid[:count], negative)
 
 
-def given_codes(pipe: Pipeline, request: Request) -> Tensor | None:
+def given_codes(request: Request) -> Tensor | None:
     """Codes (B, g) of the first slots of a request's plan, if they are decided already."""
-    return None if request.given is None else request.given.expand(len(request.subjects), -1)
+    given = request.given
+    return None if given is None else given.expand(len(request.subjects), *given.shape)
 
 
 def codes_of_frames(pipe: Pipeline, request: Request) -> Tensor | None:
-    """Codes (B, t, h, w) of the frames that a request goes on from; None if there are none."""
+    """Codes (B, t, h, w), or latents, of frames to go on from; None if a request has none."""
     import torch
+
+    from mmgen.captioning import codes_of
 
     clips = [each.pixels for each in request.subjects if isinstance(each, Frames)]
     if not clips:
         return None
-    codes: Tensor = pipe.vision.encode(torch.stack(clips).to(pipe.device)).indices
-    return codes
+    return codes_of(pipe, torch.stack(clips))
 
 
 def word_ids(pipe: Pipeline, request: Request) -> list[tuple[int, ...]]:

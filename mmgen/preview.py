@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from mmgen.recipes import Recipe
-from mmgen.rendering import FinishedFrames
+from mmgen.unfolding import FinishedFrames
 
 if TYPE_CHECKING:
     from PIL import Image

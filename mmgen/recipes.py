@@ -63,10 +63,22 @@ def shown_by(recipe: Recipe) -> tuple[str, Any]:
     Raises:
         UserError: there is none, or it is of another kind.
     """
-    for name, argument, kind in _SUBJECTS:
+    if "frames" in recipe:  # with or without a prompt
+        return "frames", _checked(recipe, "frames", _text)
+    for name, argument in (("prompt", "prompt"), ("class_label", "class_labels")):
         if name in recipe:
-            return argument, _checked(recipe, name, kind)
-    raise UserError("The recipe in the picture has no prompt; it was damaged or changed.")
+            return argument, _checked(recipe, name, _SUBJECTS[name])
+    return "prompt", _checked(recipe, "prompt", _text)
+
+
+def prompt_of(recipe: Recipe) -> str:
+    """What a clip that goes on from frames shows; "" where the recipe does not say.
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    prompt: str = _checked({"prompt": "", **recipe}, "prompt", _text)
+    return prompt
 
 
 def seed_of(recipe: Recipe) -> int:
@@ -130,11 +142,7 @@ def _pair(value: Any) -> bool:
     )
 
 
-_SUBJECTS = (  # frames may have a prompt too
-    ("frames", "frames", _text),
-    ("prompt", "prompt", _text),
-    ("class_label", "class_labels", _whole),
-)
+_SUBJECTS: dict[str, Kind] = {"prompt": _text, "class_label": _whole}
 _SETTINGS: dict[str, Kind] = {
     "negative_prompt": _text,
     "num_frames": _whole,

@@ -15,6 +15,7 @@ from mmgen.recipes import (
     call_of,
     differing_parts,
     number_in,
+    prompt_of,
     rate_in,
     seed_of,
     shown_by,
@@ -140,6 +141,7 @@ def _edited(
     image = open_picture(source, str(source))
     if not isinstance(told, dict) or told.get("source") != hash_of(image):
         raise UserError(f"{source} is not the picture that was edited; its pixels are others.")
+    call.pop("num_frames", None)  # an edit is a picture
     unit, order = call.pop("unit", None), str(call.pop("order", None)).split(":")
     if unit is None or len(order) != 4 or not order[3].isdecimal():
         raise UserError("The recipe in the picture has no order of an edit; it was changed.")
@@ -166,8 +168,7 @@ def _beginnings(pipe: Pipeline, recipes: list[Recipe], source: str | Path | None
             "FILE."
         )
     begun = [clip_beginning(pipe, source, number_in(recipe, "given", 1)) for recipe in recipes]
-    prompts = [str(recipe.get("prompt", "")) for recipe in recipes]
-    return [replace(each.frames, prompt=text) for each, text in zip(begun, prompts)]
+    return [replace(each.frames, prompt=prompt_of(r)) for each, r in zip(begun, recipes)]
 
 
 def _scale(recipe: Recipe) -> int:

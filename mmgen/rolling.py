@@ -38,7 +38,7 @@ def roll(
         codes: (B, k, h, w) of the first frames, if they are given.
         draw: decodes a window.
     """
-    if len(parts) == 1:
+    if parts[0].frames == frames:
         given = None if codes is None else _given(codes, parts[0], plans[0])
         yield from draw(0, plans[0], given)
         return

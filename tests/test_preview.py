@@ -17,8 +17,8 @@ from tiny_pipeline import tiny_pipeline
 
 from mmgen import Pipeline
 from mmgen.preview import FRAMES, Growth, half_blocks, in_progress, shows_colour
-from mmgen.rendering import FinishedFrames
 from mmgen.sample.engine import Step
+from mmgen.unfolding import FinishedFrames
 from tests.tiny_clips import tiny_clips
 
 

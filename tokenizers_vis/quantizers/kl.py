@@ -55,15 +55,16 @@ class KL(nn.Module):
         mean, log_variance = z.chunk(2, dim=-1)
         return mean, torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCES))
 
-    def latents(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return scaled latents (..., C) of moments z (..., 2C).
+    def latents(self, z: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return scaled latents and their scaled deviations (..., C) of moments z (..., 2C).
 
         Args:
             z: float.
             noise: (..., C) standard normal, for a sample; None: the mean.
         """
         mean, deviation = self.posterior(z)
-        return (mean if noise is None else mean + deviation * noise) * self.config.scale
+        latents = mean if noise is None else mean + deviation * noise
+        return latents * self.config.scale, deviation * self.config.scale
 
     def unscaled(self, latents: Tensor) -> Tensor:
         """Return what the decoder takes, (..., C), from scaled latents (..., C)."""
