@@ -19,7 +19,7 @@ from mmgen.errors import ConfigError, UserError
 from mmgen.models.schedule import grid_of
 from mmgen.models.unified import Unit
 from mmgen.pipeline import Pipeline, SamplingDefaults
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 from mmgen.train.clip_datasets import ClipDataConfig
 from mmgen.train.datasets import DataConfig
 from mmgen.train.generator_clips import clip_batches, given_part, is_clip_step
