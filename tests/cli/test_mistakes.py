@@ -30,7 +30,7 @@ SAMPLE = [
     (("--order", "rastr"), "did you mean 'raster'?"),
     (("--order", "row:3"), "sizes that divide are 1, 2, 4"),
     (("--order", "row:2", "--unit", "token"), "not trained for unit 'token'; choose one of raster"),
-    (("--order", "scale:1,2,4"), "draws continuous latents"),
+    (("--order", "scale:1,2,4"), "draws coarse levels of continuous latents"),
     (("--top-k", "-1"), "top_k must be 0 (off) or more, not -1"),
     (("--top-p", "0"), "top_p must be above 0 and at most 1 (off), not 0.0"),
     (("--top-p", "1.5"), "not 1.5"),
