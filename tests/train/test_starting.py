@@ -166,6 +166,8 @@ def test_a_tokenizer_goes_on_from_another(pictures: Path, tmp_path: Path) -> Non
     ConvTokenizer(sizes(FSQ)).save_pretrained(tmp_path / "vision")
     recipe = started_tokenizer(Wish(str(pictures), start=str(tmp_path / "vision")))
     assert recipe.model == sizes(FSQ) and recipe.init == str(tmp_path / "vision")
+    sized = started_tokenizer(Wish(str(pictures), start=str(tmp_path / "vision"), size=SIZE))
+    assert sized.data.image_size == SIZE
     data = DataConfig(str(pictures), image_size=SIZE)
     plain = tokenizer_recipe(pictures, tmp_path / "run", 1, model=recipe.model, data=data)
     final = run_tokenizer(replace(plain, init=recipe.init))
