@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmgen.data.dataset import ImageTextDataset
-from mmgen.data.emoji import SPLITS
+from mmgen.data.emoji import SPLITS, is_emoji_set
 from mmgen.data.sources import open_source
 from mmgen.errors import UserError, suggestion
 from mmgen.evaluation.features import Features, Pictures, Progress
@@ -99,7 +99,7 @@ def places_of(data: str, splits: Sequence[str]) -> dict[str, str]:
     for split in splits:
         if split not in SPLITS:
             raise UserError(f"There is no split '{split}'{suggestion(split, SPLITS)}")
-    if not Path(data).is_dir() or not any(Path(data).glob("*-*.tar")):
+    if not is_emoji_set(data):
         return {WHOLE: data}
     return {split: shards_of(data, split) for split in splits}
 

@@ -339,10 +339,11 @@ def test_a_record_holds_what_was_promised(tmp_path: Path, small_set: list[emoji.
     assert all(isinstance(text, str) and weight > 0 for text, weight in record["captions"])
 
 
-def test_an_interrupted_build_leaves_no_manifest(
+def test_a_build_that_stops_while_drawing_leaves_the_old_set(
     tmp_path: Path, small_set: list[emoji.Item]
 ) -> None:
     emoji.build_emoji(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def stop(done: int, total: int) -> None:
         if done == 9:
@@ -350,8 +351,36 @@ def test_an_interrupted_build_leaves_no_manifest(
 
     with pytest.raises(KeyboardInterrupt):
         emoji.build_emoji(tmp_path, progress=stop)
-    assert not (tmp_path / "manifest.json").exists()
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_build_that_stops_while_writing_is_not_taken_for_whole_and_can_be_repeated(
+    tmp_path: Path, small_set: list[emoji.Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_words: object) -> None:
+        raise KeyboardInterrupt
+
+    whole = emoji.build_emoji(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(emoji, "write_shard", stop)
+        with pytest.raises(KeyboardInterrupt):
+            emoji.build_emoji(tmp_path)
+    assert "size" not in json.loads((tmp_path / "manifest.json").read_text())
+    assert emoji.build_emoji(tmp_path) == whole
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", "[1]", "no json", '{"format": "another"}'])
+def test_folders_of_other_things_are_refused_and_stay(
+    tmp_path: Path, small_set: list[emoji.Item], manifest: str | None
+) -> None:
+    (tmp_path / "train-0000.tar").write_bytes(b"mine")
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert not emoji.is_emoji_set(tmp_path)
+    with pytest.raises(UserError, match=r"holds something else; .* another place"):
+        emoji.build_emoji(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_wrong_sizes_and_places_are_refused(tmp_path: Path) -> None:
