@@ -7,12 +7,14 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from mmgen.data.index import Entry, Span
+from mmgen.data.index import Entry, Span, path_inside
 from mmgen.data.pictures import EXTENSIONS
 from mmgen.errors import DataError
+
+FIELD_BYTES = 16 << 20  # of a metadata.csv; what is too long for a caption is refused by its row
 
 Row = tuple[str, tuple[object, ...]]  # (file name, captions)
 
@@ -84,10 +86,10 @@ def _from_rows(folder: Path, table: Path) -> list[Entry]:
 
 def _named(folder: Path, name: str, captions: tuple[object, ...]) -> Entry:
     """Make the entry of a picture that a metadata file names; it may not leave the folder."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+    path = path_inside(folder, name)
+    if path is None:
         return Entry(name, captions=captions, flaw="its file_name leads out of the folder")
-    return Entry(name, picture=Span(folder / path), captions=captions)
+    return Entry(name, picture=Span(path), captions=captions)
 
 
 def _text_of(table: Path) -> str:
@@ -114,7 +116,15 @@ def _jsonl_rows(table: Path, text: str) -> Iterator[Row]:
         yield name, captions_of(record)
 
 
-def _csv_rows(table: Path, text: str) -> Iterator[Row]:
+def _csv_rows(table: Path, text: str) -> list[Row]:
+    usual = csv.field_size_limit(FIELD_BYTES)  # the module's own limit is a global, 128 KiB
+    try:
+        return list(_csv_lines(table, text))
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _csv_lines(table: Path, text: str) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = reader.fieldnames or []

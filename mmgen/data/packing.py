@@ -111,7 +111,9 @@ def _samples(
 def _members(source: Source, index: int, image_size: int | None) -> dict[str, bytes]:
     captions = source.captions(index)
     ending, content = _picture(source, index, image_size)
-    record = {"key": source.key(index), "captions": [_raw(caption) for caption in captions]}
+    record: dict[str, object] = {"key": source.key(index)}
+    if source.captioned:
+        record["captions"] = [_raw(caption) for caption in captions]
     text = json.dumps(record, ensure_ascii=False).encode()
     return {ending: content, "json": text}
 

@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
-from mmgen.data.index import Entry, Span
+from mmgen.data.index import Entry, Span, distinct_names, path_inside
 from mmgen.data.pictures import BadSample
 from mmgen.errors import DataError, suggestion
 
@@ -104,19 +104,23 @@ class Cell:
     def _file(self, key: str, name: str) -> Path:
         if self.table.root is None:
             return Path(name)
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+        path = path_inside(self.table.root, name)
+        if path is None:
             raise BadSample(key, "its file name leads out of the folder")
-        return self.table.root / path
+        return path
 
 
 def index_parquet(files: list[Path], columns: Columns, captioned: bool) -> list[Entry]:
-    """Index parquet files, in their order; the keys are `NAME:ROW`.
+    """Index parquet files, in their order; the keys are `NAME:ROW`, with folders where names repeat.
 
     Raises:
         DataError: pyarrow is not installed, a file is damaged, or a column is missing.
     """
-    return [e for file in files for e in _entries(_Parquet(file), file.name, columns, captioned)]
+    return [
+        entry
+        for file, name in zip(files, distinct_names(files))
+        for entry in _entries(_Parquet(file), name, columns, captioned)
+    ]
 
 
 def is_saved_dataset(folder: Path) -> bool:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bad_pictures import BAD, GOOD, write_bad_pictures
 
 from mmgen.data.fit import fit_bytes
+from mmgen.data.inspect import inspect
 from mmgen.data.packing import pack
 from mmgen.data.sources import open_any, open_source
+from mmgen.data.tables import NoCaptions
 from mmgen.errors import ConfigError, DataError, UserError
 
 
@@ -64,3 +68,16 @@ def test_nothing_is_half_written(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not empty"):
         pack(open_source(folder), out, limit_bad=1.0)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+def test_pictures_without_captions_stay_without(tmp_path: Path) -> None:
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    done = pack(open_any(tmp_path), tmp_path / "out")
+    for place in (done.name, tmp_path / "out"):
+        found = inspect(open_any(place))
+        assert (found.count, found.bad, found.captioned) == (2, {}, False)
+    with pytest.raises(NoCaptions):
+        open_source(done.name)
+    with tarfile.open(done.name) as tar:
+        assert tar.extractfile("00000000.json").read() == b'{"key": "a.png"}'

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mmgen.data.dataset import ImageTextDataset
+from mmgen.data.inspect import inspect
 from mmgen.data.pictures import BadSample
 from mmgen.data.sources import open_any, open_source
 from mmgen.data.tables import Columns
@@ -67,8 +68,21 @@ def test_several_files_and_several_captions(tmp_path: Path) -> None:
     source = open_source(f"{tmp_path}/t-{{0..1}}.parquet")
     assert len(source) == 2 * COUNT and len(set(source.keys)) == 2 * COUNT
     assert [c.text for c in source.read(COUNT).captions] == ["picture 0", "b"]
-    with pytest.raises(DataError, match=r"folder of tables; name .*t-0\.parquet"):
+    assert open_source(tmp_path).keys == source.keys
+    write(tmp_path / "val-0.parquet", image=image, caption=texts())
+    with pytest.raises(DataError, match=r"tables of several series \(t, val\)"):
         open_source(tmp_path)
+
+
+def test_rows_of_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        image = pictures("bytes", tmp_path)
+        image[0] = b"no picture"
+        write(tmp_path / part / "t.parquet", image=image, caption=texts())
+    source = open_source(f"{tmp_path}/{{a,b}}/t.parquet")
+    assert source.keys[::COUNT] == ["a/t.parquet:0", "b/t.parquet:0"]
+    assert len(inspect(source).bad) == 2
 
 
 def test_columns_may_be_chosen(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tiny_drawing import conditional_pipeline
 from tiny_emoji import Small, few_items
-from tiny_pipeline import SIZE, tiny_pipeline
+from tiny_pipeline import SIZE, tiny_pipeline, write_pictures
 
 from mmgen.cli import app
+from mmgen.data.packing import pack
+from mmgen.data.sources import open_source
 from mmgen.errors import UserError
 from mmgen.evaluation import features, generator, inception, lpips
 from mmgen.evaluation.adm import write_samples
@@ -302,6 +304,16 @@ def test_pictures_without_captions_are_measured_as_a_whole(pipeline: Path, tmp_p
     assert code == 0 and set(found) == {"all"} and found["all"]["pictures"] == 3
     code, said = run("tokenizer", pipeline, "--data", tmp_path, "--size", 8)
     assert code == 2 and "11 pixels a side or more, not 8" in said
+
+
+def test_shards_of_others_are_measured_as_a_whole_and_stay(pipeline: Path, tmp_path: Path) -> None:
+    pack(open_source(write_pictures(tmp_path / "my")), tmp_path / "shards", 5)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    out = tmp_path / "r.json"
+    code, _ = run("tokenizer", pipeline, "--data", tmp_path / "shards", "--json", out)
+    figures = Result.read(out).figures
+    assert code == 0 and set(figures) == {"all"} and figures["all"]["pictures"] == 12
+    assert {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == before
 
 
 def test_test_splits_need_final(pipeline: Path, data: Path) -> None:
