@@ -187,8 +187,8 @@ def open_source(
 
     Args:
         path: a .tar or .parquet, a brace range of them (`train-{0000..0003}.tar`), a folder of
-            pictures or of one series of shards or tables, one picture, a folder that HuggingFace's `save_to_disk` wrote, or a `Dataset`
-            or `DatasetDict` itself.
+            pictures or of one series of shards or tables, one picture, a folder that HuggingFace's
+            `save_to_disk` wrote, or a `Dataset` or `DatasetDict` itself.
         captioned: False: the pictures alone are read, and need no captions.
         columns: of a table.
         films: for clips: what ends in .mp4, .webm and so on counts as pictures do.

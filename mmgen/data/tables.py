@@ -111,7 +111,7 @@ class Cell:
 
 
 def index_parquet(files: list[Path], columns: Columns, captioned: bool) -> list[Entry]:
-    """Index parquet files, in their order; the keys are `NAME:ROW`, with folders where names repeat.
+    """Index parquet files, in their order; the keys are `NAME:ROW`, or `FOLDER/NAME:ROW`.
 
     Raises:
         DataError: pyarrow is not installed, a file is damaged, or a column is missing.
