@@ -92,7 +92,6 @@ def request_of(
     count = sub_tokens_of(pipe)
     each = settings_of(pipe.info.sampling, count, **drawing)
     settings, sub_tokens = each[0], each if count > 1 else ()
-    flow = flow_of(pipe, solver, num_inference_steps, drawing)
     if negative_prompt and not settings.guidance.enabled:
         raise ConfigError(
             "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
@@ -100,6 +99,7 @@ def request_of(
     if order is None:  # an order is free to choose its unit
         unit = pipe.info.sampling.unit if unit is None else unit
     chosen, plan = choose_schedule(pipe.transformer.config, pipe.grid, unit, order)
+    flow = flow_of(pipe, plan, solver, num_inference_steps, drawing)
     seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
     negative = negative_prompt or ""
     request = Request(

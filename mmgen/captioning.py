@@ -53,15 +53,19 @@ def pictures_of(images: Image.Image | list[Image.Image]) -> list[Image.Image]:
 
 
 def codes_seen(pipe: Pipeline, images: list[Image.Image]) -> Tensor:
-    """Codes (B, t, h, w) of pictures of any size, fitted to what the pipeline was trained on."""
+    """Codes (B, t, h, w) of pictures of any size, fitted to what the pipeline was trained on.
+
+    Where the tokenizer has latents, these (B, t, h, w, C).
+    """
     import torch
 
     from mmgen.data.fit import fit_pixels
 
     pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in images])
     with torch.inference_mode():
-        codes: Tensor = pipe.vision.encode(pixels.to(pipe.device)).indices
-    return codes
+        codes = pipe.vision.encode(pixels.to(pipe.device))
+    tokens: Tensor = codes.latents if codes.indices is None else codes.indices
+    return tokens
 
 
 def _describe(

@@ -10,6 +10,8 @@ from mmgen.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmgen.models.decodable import Prefix
+    from mmgen.models.plan import Plan
     from mmgen.pipeline import Pipeline
     from mmgen.request import Request
     from mmgen.sample.deciding import Decider
@@ -24,23 +26,27 @@ def sub_tokens_of(pipe: Pipeline) -> int:
 
 
 def flow_of(
-    pipe: Pipeline, solver: str | None, steps: int | Sequence[int] | None, drawing: dict[str, Any]
+    pipe: Pipeline,
+    plan: Plan,
+    solver: str | None,
+    steps: int | Sequence[int] | None,
+    drawing: dict[str, Any],
 ) -> FlowSettings | None:
     """The solver of a call over a pipeline's defaults; None where tokens are drawn from logits.
 
     Args:
         pipe: whose weights draw.
+        plan: the blocks that are drawn.
         solver, steps: of the call.
         drawing: the call's other settings, of which latents take no filters.
 
     Raises:
         ConfigError: a setting that these weights do not take, or a value outside its range.
     """
-    from mmgen.models.velocity import VelocityModel
     from mmgen.sample.flow import FlowSettings
 
-    usual, model = pipe.info.sampling, pipe.transformer
-    if not isinstance(model, VelocityModel):
+    usual = pipe.info.sampling
+    if not draws_latents(pipe):
         if solver is not None or steps is not None:
             raise ConfigError(
                 f"The weights of '{pipe.info.name}' draw codes; leave out the solver and its steps."
@@ -52,23 +58,25 @@ def flow_of(
     chosen = usual.steps if steps is None else steps
     counts = chosen if isinstance(chosen, int) else tuple(chosen)
     flow = FlowSettings(usual.solver if solver is None else solver, counts)  # type: ignore[arg-type]
-    flow.all_times(model.schedule.blocks)  # refuses a list for another number of blocks
+    flow.all_times(plan.steps)  # refuses a list for another number of blocks
     return flow
 
 
-def decider_of(pipe: Pipeline, request: Request, seeds: Tensor) -> Decider | None:
-    """The decider of a request; None: one draw from the logits of the codes."""
-    import torch
+def draws_latents(pipe: Pipeline) -> bool:
+    """Whether the weights of a pipeline draw latents, not codes."""
+    return pipe.transformer.config.units[0].continuous
 
+
+def decider_of(pipe: Pipeline, request: Request, seeds: Tensor, prefix: Prefix) -> Decider | None:
+    """The decider of a request behind its prefix; None: one draw from the logits of the codes."""
     from mmgen.models.factorized import FactorizedModel
-    from mmgen.models.velocity import VelocityModel
     from mmgen.sample.factorized import FactorizedDecider
     from mmgen.sample.flow import FlowDecider
 
-    model = pipe.transformer
+    model: Any = pipe.transformer
+    told = prefix.cursor.condition
     if isinstance(model, FactorizedModel):
         return FactorizedDecider(model, seeds, request.sub_tokens)
-    if isinstance(model, VelocityModel) and request.flow is not None:
-        labels = torch.tensor(request.subjects, device=pipe.device)
-        return FlowDecider(model, labels, seeds, request.flow)
+    if request.flow is not None and told is not None:
+        return FlowDecider(model, request.plan, told, seeds, request.flow)
     return None

@@ -82,7 +82,7 @@ def _steps(pipe: Pipeline, request: Request) -> Iterator[Step]:
         unit,
         seeds,
         request.settings,
-        decider=decider_of(pipe, request, seeds),
+        decider=decider_of(pipe, request, seeds, prefix),
         given=given,
     )
     if not extra_ids(pipe):

@@ -52,10 +52,8 @@ def facts(vision: Any, transformer: Any, image_size: int) -> list[Fact]:
         transformer: what draws its codes or latents.
         image_size: pixels a side that they draw together.
     """
-    from mmgen.models.velocity import VelocityConfig
-
     config = transformer.config
-    if isinstance(config, VelocityConfig):
+    if config.units[0].continuous:
         found = [
             Fact("vision", "codes (0: latents)", vision.codebook_size or 0, 0),
             Fact("vision", "channels of a latent", vision.channels, config.channels),

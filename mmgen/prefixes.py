@@ -125,7 +125,7 @@ def given_codes(pipe: Pipeline, request: Request) -> Tensor | None:
     import torch
 
     if request.given is not None:
-        return request.given.expand(len(request.subjects), -1)
+        return request.given.expand(len(request.subjects), *request.given.shape)
     clips = [each.pixels for each in request.subjects if isinstance(each, Frames)]
     if not clips:
         return None

@@ -242,8 +242,8 @@ def choose_schedule(
 ) -> tuple[Unit, Plan]:
     """Find the trained unit that can follow an order.
 
-    A unit follows its own order, however it is spelled; one that learned fresh permutations
-    (`random`) follows every order.
+    A unit follows its own order, however it is spelled; one that learned fresh orders follows
+    others too (`Unit.follows`).
 
     Args:
         config: with the units of the weights.
@@ -255,18 +255,21 @@ def choose_schedule(
         ConfigError: the unit or the order is unknown, or no unit can follow the order.
     """
     from mmgen.models.schedule import make_schedule
-    from mmgen.models.units import plan_for
+    from mmgen.models.units import FRESH, plan_for
 
     candidates = config.units if unit is None else (config.unit(unit),)
     if order is None:
         return candidates[0], plan_for(candidates[0], grid)
-    free = [each for each in candidates if each.order == "random"]
-    if order == "random" and free:
-        return free[0], plan_for(free[0], grid)
+    free = [each for each in candidates if each.follows(order)]
+    free.sort(
+        key=lambda each: each.order != order.partition(":")[0]
+    )  # what was trained on it first
+    if order in FRESH and free:
+        return free[0], plan_for(replace(free[0], order=order), grid)
     wanted = make_schedule(order, grid)  # refuses an unknown order
     for each in candidates:
         plan = plan_for(each, grid)
-        if each not in free and _same(plan.schedule, wanted):
+        if not each.fresh and _same(plan.schedule, wanted):
             return each, plan
     if not free:
         orders = ", ".join(each.order for each in candidates)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from mmgen.captioning import codes_seen, pictures_of
+from mmgen.deciders import draws_latents
 from mmgen.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ def score(
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts or any(not isinstance(text, str) for text in texts):
         raise UserError("There is nothing to score; give one text or several.")
+    if by == "picture" and draws_latents(pipe):
+        raise UserError(
+            f"The weights of '{pipe.info.name}' draw latents, which have no likelihood to compare; "
+            "score by caption."
+        )
     own = _unit(pipe, by, unit)
     (codes,) = codes_seen(pipe, pictures_of([image]))
     repeated = codes.expand(len(texts), *codes.shape)

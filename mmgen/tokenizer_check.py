@@ -1,8 +1,7 @@
-"""What `mmgen tokenizer check` measures: PSNR, SSIM, code use, perplexity, bits a picture."""
+"""What `mmgen tokenizer check` measures: PSNR, SSIM, and the use of the bottleneck."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgen.bottleneck_use import CodeUse, LatentUse, counter_of
 from mmgen.components import load_component
 from mmgen.data.clip_set import ClipSet
 from mmgen.data.dataset import ImageTextDataset
@@ -24,7 +24,6 @@ from mmgen.tokenizers_vis.larp import LarpTokenizer
 from mmgen.tokenizers_vis.metrics import SSIM_WINDOW, psnr, ssim
 from mmgen.tokenizers_vis.protocol import Codes
 from mmgen.tokenizers_vis.seed import SeedTokenizer
-from mmgen.tokenizers_vis.usage import CodebookUsage
 from mmgen.tokenizers_vis.video_conv import VideoConvTokenizer
 from mmgen.train.datasets import held_out_pixels
 
@@ -36,35 +35,6 @@ CLIPS = (CausalVideoTokenizer, LarpTokenizer, VideoConvTokenizer)
 
 
 @dataclass
-class CodeUse:
-    """How a discrete tokenizer uses its codebook.
-
-    Args:
-        used: share of the codebook that occurs.
-        perplexity: exp of the entropy of the code frequencies.
-        codebook_size: K.
-        tokens: codes a picture or a frame, each of which costs log2 K bits.
-        each: "picture" or "frame".
-    """
-
-    used: float
-    perplexity: float
-    codebook_size: int
-    tokens: float
-    each: str = "picture"
-
-    def lines(self) -> list[str]:
-        """The figures in words."""
-        bits = self.tokens * math.log2(self.codebook_size)
-        codes = round(self.used * self.codebook_size)
-        return [
-            f"code use    {self.used:.1%} ({codes} of {self.codebook_size})",
-            f"perplexity  {self.perplexity:.0f}",
-            f"bits        {bits:.0f} a {self.each} ({round(self.tokens, 1):g} tokens)",
-        ]
-
-
-@dataclass
 class TokenizerCheck:
     """Figures of one tokenizer on one data set; means over pictures, or over all frames of clips.
 
@@ -72,7 +42,7 @@ class TokenizerCheck:
         model: what was checked, `data` on what.
         looked_at: how many, in words.
         psnr: dB. `ssim`: 0 to 1.
-        use: of the codebook; None for continuous latents.
+        use: of the codebook, or of continuous latents.
         report: the data set's bad samples.
         cropping: how many were cropped; None: none.
         rows: of the side-by-side view, (S, 3, H, W) each: originals, then their reconstructions.
@@ -83,7 +53,7 @@ class TokenizerCheck:
     looked_at: str
     psnr: float
     ssim: float
-    use: CodeUse | None
+    use: CodeUse | LatentUse
     report: str
     cropping: str | None
     rows: list[Tensor]
@@ -94,7 +64,7 @@ class TokenizerCheck:
             f"{self.model} on {self.looked_at} of {self.data}",
             f"PSNR        {self.psnr:.2f} dB",
             f"SSIM        {self.ssim:.3f}",
-            *(self.use.lines() if self.use else ["code use    none: continuous latents"]),
+            *self.use.lines(),
             self.report,
         ]
 
@@ -144,14 +114,12 @@ def check_tokenizer(
     else:
         samples = _pictures(tokenizer, data, size, allow_bad)
     total = min(limit, len(samples))
-    codebook_size = tokenizer.codebook_size
-    usage = CodebookUsage(codebook_size, window=total) if codebook_size else None
+    counter = counter_of(tokenizer, total)
     scores, view, seen = [], _View(moving), 0
     for batch in _batches(samples):
         pixels = batch[: limit - seen]
         codes = tokenizer.encode(pixels.to(place))
-        if usage is not None:
-            usage.update(codes.indices)
+        counter.add(codes)
         again = _frames(_decoded(tokenizer, codes, moving and pixels.ndim == 5)).clamp(-1, 1).cpu()
         # Frames behind the last whole group are not coded.
         originals = _frames(pixels)[: len(again)]
@@ -165,17 +133,13 @@ def check_tokenizer(
         raise UserError(f"{data} holds nothing that can be read. {samples.report()}")
     frames = sum(map(len, scores))
     mean = torch.cat(scores).mean(0)
-    use = None
-    if usage is not None:
-        each, tokens = ("frame" if moving else "picture"), int(usage.counts.sum()) / frames
-        use = CodeUse(usage.used, usage.perplexity, codebook_size, tokens, each)
     return TokenizerCheck(
         model=model,
         data=data,
         looked_at=f"{seen} clips ({frames} frames)" if moving else f"{seen} pictures",
         psnr=float(mean[0]),
         ssim=float(mean[1]),
-        use=use,
+        use=counter.use(frames, "frame" if moving else "picture"),
         report=samples.report(),
         cropping=samples.cropping(),
         rows=view.rows,

@@ -1,8 +1,9 @@
-"""What a condition tells every row of a sequence through adaLN: gates, scales and shifts.
+"""What a condition tells the rows of a sequence through adaLN: gates, scales and shifts.
 
 Blocks take theirs in `models/backbone.py`; here is the norm behind the last block, and the two
 together as rows carry them. They are computed once for a picture, not once a step. IBQ's generators
-(arXiv 2412.02692) and DiT (arXiv 2212.09748) are conditioned so. Spec: ett.md A4.
+(arXiv 2412.02692) and DiT (arXiv 2212.09748) are conditioned so. Spec: ett.md A4. Rows of one
+sequence may be told different things: text nothing of time, latents how noisy they are (xAR).
 
 Shapes: B batch, R rows, W width.
 """
@@ -19,15 +20,15 @@ from mmgen.models.backbone import Backbone, BackboneConfig, Modulation, make_nor
 
 
 class Told(NamedTuple):
-    """What all rows of each sequence are told.
+    """What rows are told.
 
     Args:
         blocks: to the blocks of a backbone.
-        last: (B, 1, 2, W), scale and shift of the norm behind them.
+        last: (B, 1, 2, W), scale and shift of the norm behind them; None where it takes none.
     """
 
     blocks: Modulation
-    last: Tensor
+    last: Tensor | None = None
 
 
 class AdaptiveNorm(nn.Module):
@@ -50,6 +51,30 @@ class AdaptiveNorm(nn.Module):
         scale, shift = last.unbind(2)
         out: Tensor = self.norm(x) * (1 + scale) + shift
         return out
+
+
+def join(parts: list[tuple[Told, int]], batch: int) -> Told:
+    """What rows are told that are laid end to end.
+
+    Args:
+        parts: what each part is told, and its number of rows.
+        batch: B.
+    """
+    first = parts[0][0]
+    if all(told is first for told, _ in parts):
+        return first
+    tables: list[tuple[Tensor, ...]] = []
+    rows, total = [], 0
+    starts: dict[int, int] = {}  # of the conditions of a table that parts may share
+    for told, count in parts:
+        blocks, row = told.blocks
+        if id(blocks) not in starts:
+            starts[id(blocks)] = total
+            tables.append(blocks)
+            total += len(blocks[0])
+        rows.append((row + starts[id(blocks)]).expand(batch, count))
+    joined = tuple(torch.cat(same) for same in zip(*tables))
+    return Told(Modulation(joined, torch.cat(rows, dim=1)))
 
 
 def tell(condition: Tensor, backbone: Backbone, last: AdaptiveNorm) -> Told:

@@ -225,8 +225,9 @@ class ConditionalModel(nn.Module, Saved):
         mask = row_mask(rows, cache)
         rope, blocks = self._rope(rows), rows.told.blocks if rows.told else None
         states = self.backbone.states(rows.x, rope, mask, cache, self.depths, blocks)
-        if self.last_norm and rows.told:
-            states = tuple(self.last_norm(x, rows.told.last) for x in states)
+        last = rows.told.last if rows.told else None
+        if self.last_norm and last is not None:
+            states = tuple(self.last_norm(x, last) for x in states)
         if cache is not None:
             kept = int((rows.lane == 0).sum())
             cache.keep(rows.block[:kept], rows.valid[:, :kept])

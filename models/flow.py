@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NO_LOGITS = "These weights predict velocities of latents; decode them with a FlowDecider."
+
 
 class FlowDraws(NamedTuple):
     """The random numbers of a training step.
@@ -65,8 +67,13 @@ def add_noise(latents: Tensor, draws: FlowDraws, block_of_slot: Tensor) -> Noise
         block_of_slot: (N,) long.
     """
     time = draws.time.double().sigmoid().float()
+    return noise_at(latents, time, draws.noise, block_of_slot)
+
+
+def noise_at(latents: Tensor, time: Tensor, noise: Tensor, block_of_slot: Tensor) -> Noised:
+    """Move latents (B, N, C) towards noise (B, N, C), each block to its time (B, E) float32."""
     t = time[:, block_of_slot, None]  # (B, N, 1)
-    return Noised((1 - t) * latents + t * draws.noise, time, draws.noise - latents)
+    return Noised((1 - t) * latents + t * noise, time, noise - latents)
 
 
 def time_level(time: Tensor, levels: int, whole: bool) -> Tensor:

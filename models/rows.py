@@ -8,16 +8,14 @@ Training lays out a whole sequence at once; decoding feeds the same rows piece b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mmgen.models.adaln import Told, join
 from mmgen.models.cache import KVCache
 from mmgen.models.plan import visible
-
-if TYPE_CHECKING:
-    from mmgen.models.adaln import Told
 
 
 @dataclass
@@ -32,7 +30,7 @@ class Rows:
         valid: (B, R) bool, False for padding.
         blind: (B, R, R) bool, True where row r must not see row k of these rows although their
             blocks would let it; None: nowhere.
-        told: what adaLN tells all rows of each sequence; None: nothing.
+        told: what adaLN tells the rows; None: nothing.
     """
 
     x: Tensor
@@ -82,11 +80,14 @@ class Cursor:
         position: (B,) float, of each sequence.
         block: number of its first block.
         told: what adaLN tells the rows that follow.
+        condition: (B, ...) what adaLN tells latents of besides their time: a label, or the words
+            before them; None: nothing.
     """
 
     position: Tensor
     block: int = 0
     told: Told | None = None
+    condition: Tensor | None = None
 
 
 def concatenate(parts: list[Rows]) -> Rows:
@@ -100,8 +101,13 @@ def concatenate(parts: list[Rows]) -> Rows:
         lane=torch.cat([part.lane for part in parts]),
         valid=torch.cat([part.valid for part in parts], dim=1),
         blind=_join_blind(parts),
-        told=parts[0].told,
+        told=_join_told(parts),
     )
+
+
+def _join_told(parts: list[Rows]) -> Told | None:
+    each = [(part.told, len(part)) for part in parts if part.told is not None]
+    return join(each, len(parts[0].x)) if each else None
 
 
 def _join_blind(parts: list[Rows]) -> Tensor | None:

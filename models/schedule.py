@@ -9,6 +9,7 @@ decoding order. Shapes: N slots, B batch.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from itertools import accumulate
@@ -27,6 +28,7 @@ __all__ = [
     "Schedule",
     "default_prediction",
     "describe",
+    "grid_so_far",
     "make_schedule",
     "parse_grid",
     "to_grid",
@@ -88,10 +90,13 @@ def make_schedule(order: str, grid: Grid) -> Schedule:
 
     `random:seed:n` sorts the sites by the raw 64-bit draws of numpy's PCG64 of that seed (a stream
     that numpy keeps stable) and cuts them into n blocks: after block i, `1 - cos(pi/2 * i/n)` of
-    the sites are decided, rounded so that no block is empty.
+    the sites are decided, rounded so that no block is empty. `locality:seed:n` has blocks of the
+    same sizes, near to what is decided and with sites far from each other (`models/locality.py`).
 
     `kept:mask:seed:n` decides the sites of a mask first, as one block, and the others as `random`
     would (see `kept_order`): what an edit keeps, and then what it draws anew.
+
+    `interlace:s1,s2,...` decides the sites that `scale` would pick for its levels, each once.
 
     Args:
         order: one of `ORDERS`, with numbers for the letters.
@@ -204,6 +209,29 @@ def to_grid(schedule: Schedule, values: Tensor) -> Tensor:
     slot_of_site = torch.argsort(schedule.site[fine]) + int((~fine).sum())
     fine_values = values[:, slot_of_site.to(values.device)]
     return fine_values.reshape(len(values), *schedule.grid, *values.shape[2:])
+
+
+def grid_so_far(schedule: Schedule, values: Tensor, begun: int) -> tuple[Tensor, Tensor]:
+    """Put the values of a grid in progress on it; a coarse level is spread over the whole of it.
+
+    Args:
+        values: (B, N) or (B, N, C), in decoding order.
+        begun: how many of them there are so far, in whole blocks.
+
+    Returns:
+        What `to_grid` returns, and (t, h, w) bool: where it shows something.
+    """
+    coarse = int((schedule.site < 0).sum())
+    if not 0 < begun <= coarse:
+        known = torch.arange(schedule.slots) < begun
+        return to_grid(schedule, values), to_grid(schedule, known[None])[0]
+    t, h, w = schedule.grid
+    size = schedule.sizes[int(schedule.block_of_slot[begun - 1])]
+    side = math.isqrt(size // t)
+    level = values[:, begun - size : begun]
+    level = level.reshape(len(values), t, side, side, *values.shape[2:])
+    place = torch.arange(h, device=values.device) * side // h
+    return level[:, :, place[:, None], place], torch.ones(t, h, w, dtype=torch.bool)
 
 
 def _words(order: str) -> tuple[str, list[str]]:

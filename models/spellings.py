@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError
+from mmgen.models.locality import near_and_apart
 
 Grid = tuple[int, int, int]
 
@@ -31,7 +32,9 @@ ORDERS = (
     "neighbor",
     "subsample:k",
     "random:seed:n",
+    "locality:seed:n",
     "kept:mask:seed:n",
+    "interlace:s1,s2,...",
     "scale:s1,s2,...",
 )
 
@@ -135,15 +138,25 @@ def _subsample(arguments: list[str], grid: Grid) -> Cut:
 
 
 def _random(arguments: list[str], grid: Grid) -> Cut:
-    seed, blocks = _numbers("random", arguments, "random:seed:n", count=2, lowest=(0, 1))
-    n = math.prod(grid)
+    order, shuffled, sizes = _seeded("random", arguments, grid)
+    return _from_sites(order, grid, shuffled, sizes)
+
+
+def _locality(arguments: list[str], grid: Grid) -> Cut:
+    order, shuffled, sizes = _seeded("locality", arguments, grid)
+    return _from_sites(order, grid, near_and_apart(shuffled, sizes, grid), sizes)
+
+
+def _seeded(name: str, arguments: list[str], grid: Grid) -> tuple[str, Tensor, list[int]]:
+    """Spelling, shuffled sites and sizes of an order of a seed and a number of blocks."""
+    seed, blocks = _numbers(name, arguments, f"{name}:seed:n", count=2, lowest=(0, 1))
+    n, order = math.prod(grid), f"{name}:{seed}:{blocks}"
     if blocks > n:
         raise ConfigError(
-            f"Order 'random:{seed}:{blocks}' asks for more blocks than the {n} sites of grid "
-            f"{size_text(grid)}; n can be 1 to {n}."
+            f"Order '{order}' asks for more blocks than the {n} sites of grid {size_text(grid)}; "
+            f"n can be 1 to {n}."
         )
-    sizes = _cosine_sizes(n, blocks)
-    return _from_sites(f"random:{seed}:{blocks}", grid, _shuffle(seed, n), sizes)
+    return order, _shuffle(seed, n), _cosine_sizes(n, blocks)
 
 
 def kept_order(kept: Tensor, seed: int, blocks: int | None = None) -> str:
@@ -187,15 +200,9 @@ def _kept(arguments: list[str], grid: Grid) -> Cut:
 
 def _scale(arguments: list[str], grid: Grid) -> Cut:
     sizes, area = scale_arguments(arguments)
-    t, h, w = grid
+    t, h, _ = grid
     order = f"scale:{','.join(map(str, sizes))}" + (":area" if area else "")
-    if h != w:
-        raise ConfigError(f"Order '{order}' needs a square grid, not {size_text(grid)}.")
-    if sizes[-1] != h or any(a >= b for a, b in pairwise(sizes)):
-        raise ConfigError(
-            f"The sizes of order '{order}' must rise and end with the grid's {h}, "
-            f"as in 'scale:{','.join(map(str, _halvings(h)))}'."
-        )
+    _check_levels(order, sizes, grid)
     coords = torch.cat([_coords(torch.arange(t * s * s), (t, s, s)) for s in sizes])
     counts = [t * s * s for s in sizes]
     spacing = torch.repeat_interleave(h / torch.tensor(sizes), torch.tensor(counts))
@@ -206,7 +213,34 @@ def _scale(arguments: list[str], grid: Grid) -> Cut:
     return Cut(order, coords, site, tuple(counts))
 
 
+def _interlace(arguments: list[str], grid: Grid) -> Cut:
+    words = arguments[0].split(",") if len(arguments) == 1 else []
+    count = max(1, len(words))
+    sizes = _numbers("interlace", words, "interlace:s1,s2,...", count=count, said=arguments)
+    order = f"interlace:{','.join(map(str, sizes))}"
+    _check_levels(order, sizes, grid)
+    side = grid[1]
+    level = torch.full((side, side), len(sizes) - 1)
+    for number, size in reversed(list(enumerate(sizes))):
+        picked = torch.arange(size) * side // size  # as resizing by nearest neighbour does
+        level[picked[:, None], picked] = number
+    level = level.expand(grid).flatten()
+    counts = torch.bincount(level).tolist()
+    return _from_sites(order, grid, torch.argsort(level, stable=True), counts)
+
+
 # ---- helpers ---------------------------------------------------------------------------------
+
+
+def _check_levels(order: str, sizes: list[int], grid: Grid) -> None:
+    if grid[1] != grid[2]:
+        raise ConfigError(f"Order '{order}' needs a square grid, not {size_text(grid)}.")
+    side, name = grid[1], order.partition(":")[0]
+    if sizes[-1] != side or any(a >= b for a, b in pairwise(sizes)):
+        raise ConfigError(
+            f"The sizes of order '{order}' must rise and end with the grid's {side}, "
+            f"as in '{name}:{','.join(map(str, _halvings(side)))}'."
+        )
 
 
 def _cuboids(order: str, block: Grid, grid: Grid) -> Cut:
@@ -293,6 +327,8 @@ BUILDERS: dict[str, Callable[[list[str], Grid], Cut]] = {
     "neighbor": _neighbor,
     "subsample": _subsample,
     "random": _random,
+    "locality": _locality,
     "kept": _kept,
+    "interlace": _interlace,
     "scale": _scale,
 }

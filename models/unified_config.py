@@ -22,8 +22,8 @@ class UnifiedConfig:
         backbone: the transformer.
         text_vocab: ids of the text tokenizer.
         max_text: longest text in ids, `<bos>` included.
-        codebook_size: K.
-        code_channels: C.
+        codebook_size: K; 0: the visual tokenizer has latents, and the model draws those.
+        code_channels: C, of a code's vector or of a latent.
         grid: (t, h, w) of the pictures it was trained on.
         units: the schedules it was trained on; the first is the default.
         logit_width: channels of the vectors that logits are measured with.
@@ -48,6 +48,31 @@ class UnifiedConfig:
                 f"units needs one entry or more, each with its own name and none called '{END}', "
                 f"not {names}."
             )
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        what = "latents" if self.continuous else "codes"
+        for unit in self.units:
+            if unit.continuous != self.continuous:
+                raise ConfigError(
+                    f"Unit '{unit.name}' must say continuous: {str(self.continuous).lower()}, "
+                    f"since the visual tokenizer has {what}."
+                )
+        if self.backbone.adaln != self.continuous:
+            raise ConfigError(
+                f"backbone.adaln must be {str(self.continuous).lower()} for a visual tokenizer of "
+                f"{what}: it tells latents their time."
+            )
+
+    @property
+    def continuous(self) -> bool:
+        """Whether latents are drawn, not codes."""
+        return self.codebook_size == 0
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.code_channels
 
     def unit(self, name: str) -> Unit:
         """The unit of that name.
@@ -70,6 +95,11 @@ class UnifiedConfig:
         """How many start tokens the units need, at least 1."""
         learned = [plan.source[plan.input == Input.START] for plan in self._plans()]
         return int(torch.cat(learned).max()) + 1 if any(map(len, learned)) else 1
+
+    def levels(self) -> int:
+        """How many sizes of the picture the units show, 1 without `scale` orders."""
+        coarse = [(plan.schedule.site < 0, plan.schedule) for plan in self._plans()]
+        return max(schedule.blocks if some.any() else 1 for some, schedule in coarse)
 
     def _plans(self) -> list[Plan]:
         return [plan_for(unit, self.grid) for unit in self.units]

@@ -10,6 +10,10 @@ from mmgen.errors import ConfigError, suggestion
 from mmgen.models.plan import Input, Plan, compile_plan
 from mmgen.models.schedule import Grid, make_schedule
 
+#: Orders that need no seed in a unit: it draws one afresh each time, with about the root of the
+#: number of sites as its number of blocks.
+FRESH = ("random", "locality")
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -17,7 +21,8 @@ class Unit:
 
     Args:
         name: what users call it: token, block, neighbor, any.
-        order: order of `models/schedule.py`; `random` alone means a fresh permutation each time.
+        order: order of `models/schedule.py`; `random` or `locality` alone means a fresh one each
+            time.
         prediction: shift, neighbors or self.
         weight: how often training draws it.
         start: how shift decides its first block: learned, hybrid or given (`compile_plan`).
@@ -44,6 +49,18 @@ class Unit:
                 f"'neighbors' alone, not '{self.directions}'."
             )
 
+    @property
+    def fresh(self) -> bool:
+        """Whether every draw of the unit is of another order."""
+        return self.order in FRESH
+
+    def follows(self, order: str) -> bool:
+        """Whether weights that learned this unit's fresh orders can follow another one.
+
+        Those of `random` follow every order, those of `locality` every `locality:seed:n`.
+        """
+        return self.order == "random" or (self.fresh and order.partition(":")[0] == self.order)
+
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
     """The unit of that name.
@@ -58,16 +75,16 @@ def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
 
 
 def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
-    """Compile a unit's schedule; a unit of order `random` draws its permutation from `seed`.
+    """Compile a unit's schedule; one of fresh orders draws its own from `seed`.
 
     Raises:
         ConfigError: the order or the prediction does not fit, or is for continuous latents only
             and the unit is not.
     """
     order = unit.order
-    if order == "random":
+    if unit.fresh:
         sites = grid[0] * grid[1] * grid[2]
-        order = f"random:{seed}:{min(sites, max(2, round(sites**0.5)))}"
+        order = f"{order}:{seed}:{min(sites, max(2, round(sites**0.5)))}"
     schedule = make_schedule(order, grid)
     plan = compile_plan(
         schedule,
@@ -77,5 +94,10 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
         directions=unit.directions,
     )
     if (plan.input == Input.NOISE).any() and not unit.continuous:
-        raise ConfigError(f"Order '{order}' draws continuous latents; this model draws codes.")
+        twin = schedule.order.replace("scale", "interlace").removesuffix(":area")
+        raise ConfigError(
+            f"Order '{order}' draws coarse levels of continuous latents, and this model draws "
+            f"codes, which have none; take '{twin}', which decides the same places from coarse to "
+            "fine, each once."
+        )
     return plan

@@ -23,7 +23,7 @@ from mmgen.models.backbone import Backbone, BackboneConfig, Modulation, make_nor
 from mmgen.models.cache import KVCache
 from mmgen.models.conditions import ClassConfig
 from mmgen.models.decodable import Prefix
-from mmgen.models.flow import FlowDraws, Noised, add_noise, time_level
+from mmgen.models.flow import NO_LOGITS, FlowDraws, Noised, add_noise, time_level
 from mmgen.models.moments import Conditions, Moment, TimeEmbedding
 from mmgen.models.plan import Plan, compile_plan
 from mmgen.models.rope import Rope, rope_table
@@ -98,9 +98,6 @@ class VelocityConfig:
             ConfigError: the weights were not trained on it.
         """
         return find_unit(self.units, name)
-
-
-_DECIDER = "These weights predict velocities of latents; decode them with a FlowDecider."
 
 
 @dataclass(kw_only=True)
@@ -179,8 +176,9 @@ class VelocityModel(nn.Module, Saved):
     # -- rows ----------------------------------------------------------------------------------
 
     def prefix(self, labels: Tensor, guided: bool = False) -> Prefix:
-        """Nothing stands before the picture: the labels (B,) only count the sequences."""
-        batch = len(labels) * (2 if guided else 1)
+        """Nothing stands before the picture: the labels (B,) speak through adaLN alone."""
+        labels = torch.cat([labels, torch.full_like(labels, self.no_label)]) if guided else labels
+        batch = len(labels)
         none = torch.zeros(0, dtype=torch.long, device=labels.device)
         rows = Rows(
             x=self.out.weight.new_zeros(batch, 0, self.config.channels),
@@ -189,7 +187,8 @@ class VelocityModel(nn.Module, Saved):
             lane=none,
             valid=torch.zeros(batch, 0, dtype=torch.bool, device=labels.device),
         )
-        return Prefix(rows, Cursor(torch.zeros(batch, device=labels.device)), guided)
+        cursor = Cursor(torch.zeros(batch, device=labels.device), condition=labels)
+        return Prefix(rows, cursor, guided)
 
     def image_rows(
         self,
@@ -202,13 +201,10 @@ class VelocityModel(nn.Module, Saved):
     ) -> LatentRows:
         """Some rows of a plan; see `Decodable`. `tables` tells their labels and times."""
         if tables is None:
-            raise ConfigError(_DECIDER)
+            raise ConfigError(NO_LOGITS)
         device = codes.device
         slot, block = plan.source[chosen], plan.block[chosen]
-        time = tables.time[(block - 1).to(device)]
-        if bool((block == block[0]).all()):
-            time = time[:1]  # one time for all rows: its modulation is not repeated
-        row = tables.label[:, None] * tables.conditions.times + time
+        row = tables.rows(plan, chosen)
         return LatentRows(
             x=codes[:, slot.to(device)],
             coords=plan.coords[chosen][None].to(device),
@@ -257,7 +253,7 @@ class VelocityModel(nn.Module, Saved):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(_DECIDER)
+        raise ConfigError(NO_LOGITS)
 
     def new_cache(self, batch: int, capacity: int) -> tuple[KVCache, ...]:
         """An empty cache of `capacity` rows for each stack."""

@@ -2,7 +2,7 @@
 
 The engine (`sample/engine.py`) walks the steps; a decider is asked once a step. It feeds the rows
 of the step through its `Turn`, once for a categorical head, several times for a solver, and answers
-with values.
+with values: a solver with those in progress first.
 
 Shapes: B pictures, G = B or 2B sequences (conditional first, then unconditional), N slots, n slots
 of a step, K codes.
@@ -10,7 +10,7 @@ of a step, K codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -76,7 +76,7 @@ class Turn:
 
 
 class Decided(NamedTuple):
-    """The values (B, n) or (B, n, C) of a step's slots, and the logits (B, n, K) if there are."""
+    """Values (B, n) or (B, n, C) of a step's slots, and the logits (B, n, K) if there are."""
 
     values: Tensor
     logits: Tensor | None = None
@@ -88,8 +88,11 @@ class Decider(Protocol):
     def blank(self, batch: int, slots: int, device: torch.device) -> Tensor:
         """Values (B, N) or (B, N, C) before anything is decided."""
 
-    def decide(self, turn: Turn) -> Decided:
-        """Decide the slots of one step."""
+    def moves(self, step: int, steps: int) -> int:
+        """How many values `decide` yields in one of `steps` steps, from 0."""
+
+    def decide(self, turn: Turn) -> Iterator[Decided]:
+        """Yield the values of the slots of one step, in progress; the last ones are decided."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,11 @@ class CategoricalDecider:
         """(B, N) long zeros."""
         return torch.zeros(batch, slots, dtype=torch.long, device=device)
 
-    def decide(self, turn: Turn) -> Decided:
+    def moves(self, step: int, steps: int) -> int:
+        """1."""
+        return 1
+
+    def decide(self, turn: Turn) -> Iterator[Decided]:
         """Feed once, draw once."""
         logits = self.model.logits(turn.guided(turn.feed()), turn.tables)  # (B, n, K)
         noise = self.noise(turn.step, turn.slots, logits.shape[-1]) if self.noise else None
@@ -130,4 +137,4 @@ class CategoricalDecider:
             purpose=Purpose.TOKEN,
             segment=self.segment,
         )
-        return Decided(codes, logits)
+        yield Decided(codes, logits)

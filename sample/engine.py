@@ -22,7 +22,7 @@ from mmgen.errors import ConfigError
 from mmgen.models.decodable import Decodable, Prefix
 from mmgen.models.plan import NONE, PREFIX, Plan
 from mmgen.models.rows import concatenate
-from mmgen.models.schedule import to_grid
+from mmgen.models.schedule import grid_so_far, to_grid
 from mmgen.models.unified import UnifiedModel
 from mmgen.sample.deciding import CategoricalDecider, Decider, Noise, Turn
 from mmgen.sample.draw import DrawSettings
@@ -44,10 +44,12 @@ class Step:
     """A picture in progress.
 
     Args:
-        index: steps done so far, from 1 to `total`.
+        index: steps done so far, from 1 to `total`; of latents, every step of the solver counts.
         total: steps of the whole picture.
-        codes: (B, t, h, w) long, or latents (B, t, h, w, C); 0 where nothing is decided yet.
+        codes: (B, t, h, w) long, or latents (B, t, h, w, C); 0 where nothing has begun. A coarse
+            level of `scale` is spread over the grid.
         done: (t, h, w) bool, which sites are decided.
+        begun: (t, h, w) bool, those and the ones that a solver is at.
         logits: (B, n, K) guided, before temperature and filters, of this step's n tokens; None
             where the head has none.
     """
@@ -56,6 +58,7 @@ class Step:
     total: int
     codes: Tensor
     done: Tensor
+    begun: Tensor
     logits: Tensor | None = None
 
     @cached_property
@@ -119,18 +122,19 @@ def decode(
             decided already.
 
     Yields:
-        A `Step` after every block.
+        A `Step` after every block, and after every step of a solver inside a block.
     """
     settings = settings or DecodeSettings()
     own_guidance = decider is not None
     decider = decider or CategoricalDecider(model, seeds, settings.draw, noise, segment)
     values = decider.blank(len(seeds), plan.schedule.slots, prefix.rows.x.device)
-    known = torch.zeros(plan.schedule.slots, dtype=torch.bool)
     done = 0 if given is None else given.shape[1]
     first = _first_step(plan, done)
     if given is not None:
-        values[:, :done], known[:done] = given, True
+        values[:, :done] = given
     session = _Session(model, prefix, plan, unit, first)
+    moves = [decider.moves(step, plan.steps) for step in range(plan.steps)]
+    index, total = 0, sum(moves[first:])
     for step in range(first, plan.steps):
         slots = plan.slots_of_step(step)
         place = (step, plan.steps, done, plan.schedule.slots)
@@ -138,17 +142,21 @@ def decode(
             session.end_guidance()
         scale = settings.guidance.scale_at(*place) if session.guided else None
         turn = Turn(step, slots, values, scale, place, session.tables, session.feed)
-        decided = decider.decide(turn)
-        values[:, slots] = decided.values
-        known[slots] = True
-        done += len(slots)
-        yield Step(
-            index=step + 1 - first,
-            total=plan.steps - first,
-            codes=to_grid(plan.schedule, values),
-            done=to_grid(plan.schedule, known[None])[0],
-            logits=decided.logits,
-        )
+        begun = done + len(slots)
+        for move, decided in enumerate(decider.decide(turn), start=1):
+            values[:, slots] = decided.values
+            codes, shown = grid_so_far(plan.schedule, values, begun)
+            done = begun if move == moves[step] else done
+            known = torch.arange(plan.schedule.slots) < done
+            index += 1
+            yield Step(
+                index=index,
+                total=total,
+                codes=codes,
+                done=to_grid(plan.schedule, known[None])[0],
+                begun=shown,
+                logits=decided.logits,
+            )
 
 
 def _first_step(plan: Plan, given: int) -> int:

@@ -7,7 +7,7 @@ is guided at its logits, with a scale, a temperature and filters of its own. Ope
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +56,11 @@ class FactorizedDecider:
         """(B, N) long zeros."""
         return torch.zeros(batch, slots, dtype=torch.long, device=device)
 
-    def decide(self, turn: Turn) -> Decided:
+    def moves(self, step: int, steps: int) -> int:
+        """1."""
+        return 1
+
+    def decide(self, turn: Turn) -> Iterator[Decided]:
         """Feed once, then draw the sub-tokens of every slot in turn."""
         x = turn.feed()  # (G, n, W)
         cache = self.model.new_sub_cache(x.shape[0] * x.shape[1])
@@ -66,7 +70,7 @@ class FactorizedDecider:
             drawn.append(self._draw(level, logits, turn.slots))
             embedded = self.model.code_embedding.one(level, drawn[-1])  # (B, n, W)
             x = embedded.repeat(len(x) // len(embedded), 1, 1)
-        return Decided(join(tuple(drawn), self.model.config.bits))
+        yield Decided(join(tuple(drawn), self.model.config.bits))
 
     def _draw(self, level: int, logits: Tensor, slots: Tensor) -> Tensor:
         """Sub-tokens (B, n) of guided logits (B, n, K)."""

@@ -9,18 +9,19 @@ probability flow; `euler-maruyama` follows the reverse SDE whose noise is `sqrt(
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from mmgen.errors import ConfigError, suggestion
+from mmgen.models.decodable import Decodable
 from mmgen.models.moments import Conditions, Moment
-from mmgen.models.velocity import VelocityModel
+from mmgen.models.plan import Plan
 from mmgen.noise import gaussian
 from mmgen.sample.deciding import Decided, Turn
 
@@ -92,7 +93,7 @@ class FlowSettings:
 
 def solve(
     solver: Solver, velocity: Velocity, noise: Tensor, times: Tensor, step_noise: StepNoise
-) -> Tensor:
+) -> Iterator[Tensor]:
     """Integrate from noise to data.
 
     Args:
@@ -102,8 +103,8 @@ def solve(
         times: (S,) float64 of `FlowSettings.times`; time 0 follows them.
         step_noise: noise of a step that has any; it is called once for each, in order.
 
-    Returns:
-        The state at time 0, float64.
+    Yields:
+        The state after each step, float64; the last one is at time 0.
     """
     x = noise.double()
     ends = [*times.tolist(), 0.0]
@@ -118,7 +119,16 @@ def solve(
             x = x + dt / 2 * (v + velocity(x + dt * v, index + 1))
         else:
             x = x + dt * v
-    return x
+        yield x
+
+
+class VelocityNetwork(Decodable, Protocol):
+    """A network whose heads say velocities; its `image_rows` take a `Moment` as their tables."""
+
+    config: Any  # its `channels` are those of a latent
+
+    def conditions(self, condition: Tensor, times: Tensor) -> Conditions:
+        """Compute adaLN for conditions (U, ...) at times (U, T), or (T,) for all of them alike."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +136,14 @@ class FlowDecider:
     """Latents of a block: from noise to data, with a visit of the network at every solver step.
 
     The finished blocks are context at time 0 in both branches; they are fed with the first visit
-    and stay in the cache. What labels and times do to the network is computed once for all visits.
+    and stay in the cache. What conditions and times do to the network is computed once for all
+    visits.
 
     Args:
         model: in evaluation mode.
-        labels: (B,) long.
+        plan: the schedule, compiled.
+        condition: (G, ...) what adaLN tells each sequence of besides the time, of the prefix's
+            cursor: labels, or what a text comes to.
         seeds: (B,) int64, the seed of each picture.
         settings: solver and steps.
         noise: standard normal numbers to use instead of the counter-based ones.
@@ -138,8 +151,9 @@ class FlowDecider:
         trace: called with step, visit and the raw velocities (G, n, C), for reference runs.
     """
 
-    model: VelocityModel
-    labels: Tensor
+    model: VelocityNetwork
+    plan: Plan
+    condition: Tensor
     seeds: Tensor
     settings: FlowSettings
     noise: FlowNoise | None = None
@@ -150,15 +164,18 @@ class FlowDecider:
         """(B, N, C) float32 zeros."""
         return torch.zeros(batch, slots, self.model.config.channels, device=device)
 
-    def decide(self, turn: Turn) -> Decided:
+    def moves(self, step: int, steps: int) -> int:
+        """The solver's steps."""
+        return len(self.settings.times(step, steps))
+
+    def decide(self, turn: Turn) -> Iterator[Decided]:
         """Visit the network once or more a solver step."""
-        guided = turn.scale is not None
-        times = self.settings.times(turn.step, self.model.schedule.blocks)
+        times = self.settings.times(turn.step, self.plan.steps)
 
         def velocity(x: Tensor, index: int) -> Tensor:
             values = turn.values.clone()
             values[:, turn.slots] = x.float()
-            said = turn.feed(values, self._moment(turn.step, times[index], guided))
+            said = turn.feed(values, self._moment(turn.step, times[index]))
             if self.trace:
                 self.trace(turn.step, index, said)
             return turn.guided(said).double()
@@ -166,8 +183,8 @@ class FlowDecider:
         def noise(visit: int) -> Tensor:
             return self._noise(turn, visit)
 
-        x = solve(self.settings.solver, velocity, noise(0), times, lambda i: noise(i + 1))
-        return Decided(x.float())
+        for x in solve(self.settings.solver, velocity, noise(0), times, lambda i: noise(i + 1)):
+            yield Decided(x.float())
 
     def _noise(self, turn: Turn, visit: int) -> Tensor:
         """Numbers (B, n, C): visit 0 is where the block begins, visit 1 + i follows step i."""
@@ -179,24 +196,22 @@ class FlowDecider:
 
     @cached_property
     def _times(self) -> Tensor:
-        return self.settings.all_times(self.model.schedule.blocks)
+        return self.settings.all_times(self.plan.steps)
 
     @cached_property
     def _kinds(self) -> tuple[Tensor, Tensor]:
-        """The different labels (U,), the unconditional one last, and which each picture has."""
-        different, which = torch.unique(self.labels, return_inverse=True)
-        return torch.cat([different, different.new_tensor([self.model.no_label])]), which
+        """The different conditions (U, ...), and which each sequence has (G,)."""
+        different, which = torch.unique(self.condition, dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+        return different, which
 
     @cached_property
     def _conditions(self) -> Conditions:
-        labels = self._kinds[0]
-        return self.model.conditions(labels, self._times.to(labels.device))
+        different = self._kinds[0]
+        return self.model.conditions(different, self._times.to(different.device))
 
-    def _moment(self, step: int, t: Tensor, guided: bool) -> Moment:
-        """Labels and times of the rows of a visit; the other blocks are finished, or not fed."""
-        different, which = self._kinds
-        if guided:
-            which = torch.cat([which, torch.full_like(which, len(different) - 1)])
-        time = torch.zeros(self.model.schedule.blocks, dtype=torch.long)
+    def _moment(self, step: int, t: Tensor) -> Moment:
+        """Conditions and times of the rows of a visit; other blocks are finished, or not fed."""
+        which = self._kinds[1]
+        time = torch.zeros(self.plan.steps, dtype=torch.long)
         time[step] = torch.searchsorted(self._times, t)
         return Moment(self._conditions, which, time.to(which.device))

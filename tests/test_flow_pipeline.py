@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmgen.errors import UserError
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.velocity import VelocityConfig, VelocityModel
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
+from mmgen.preview import UNDECIDED, Growth
+from mmgen.sample.engine import Step
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig, KLConfig
 from tests.tiny_networks import everywhere
@@ -62,9 +67,38 @@ def test_a_recipe_draws_the_picture_again_alone() -> None:
 def test_latents_in_progress_can_be_shown() -> None:
     pipe = flow_pipeline()
     steps = list(pipe.stream(class_labels=[0, 5], seed=1))
-    assert [int(step.done.sum()) for step in steps] == [4, 8, 12, 16]
+    assert [step.index for step in steps] == list(range(1, 13)) and steps[0].total == 12
+    assert [int(step.done.sum()) for step in steps] == [0, 0, 4, 4, 4, 8, 8, 8, 12, 12, 12, 16]
+    assert [int(step.begun.sum()) for step in steps] == [4] * 3 + [8] * 3 + [12] * 3 + [16] * 3
     assert len(pipe.render(steps[0].codes)) == 2
-    assert (steps[0].codes[:, ~steps[0].done] == 0).all()
+    for before, step in pairwise(steps):
+        moved = (step.codes != before.codes).any(0).any(-1)  # (t, h, w)
+        assert torch.equal(moved, step.begun & ~before.done)  # the cell that the solver is at
+        assert not step.codes[:, ~step.begun].any()
+
+
+def test_a_clip_shows_how_cells_are_denoised(tmp_path: Path) -> None:
+    pipe = flow_pipeline()
+    growth = Growth(pipe, 1, None, keep=True)
+    output = pipe(class_labels=2, seed=1, watch=growth.watch)
+    frames = np.stack([np.asarray(frame) for frame in growth.frames])  # (12, 16, 16, 3)
+    assert np.array_equal(frames[-1], np.asarray(output.images[0]))
+    grey = (frames == UNDECIDED).all(-1)
+    for number, frame in enumerate(grey):
+        cells = [frame[y : y + 8, x : x + 8].all() for y in (0, 8) for x in (0, 8)]
+        assert cells == [cell > number // 3 for cell in range(4)]
+    changed = (frames[1:] != frames[:-1]).any(-1)[:, :8, :8].any((1, 2))
+    assert changed[:2].all()  # noise, then less of it, then the cell
+    growth.save(tmp_path / "denoised.gif", output.recipes, 2)
+    with Image.open(tmp_path / "denoised.gif") as animation:
+        assert animation.size == (32, 32)
+
+
+def test_each_block_has_its_own_number_of_steps_to_watch() -> None:
+    seen: list[Step] = []
+    flow_pipeline()(class_labels=2, seed=1, num_inference_steps=[4, 3, 2, 1], watch=seen.append)
+    assert [int(step.begun.sum()) // 4 for step in seen] == [1] * 4 + [2] * 3 + [3] * 2 + [4]
+    assert {step.total for step in seen} == {10} and seen[-1].done.all()
 
 
 def test_many_pictures_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,9 @@ def plan_of(order, grid):
     return compile_plan(make_schedule(order, grid), default_prediction(order))
 
 
-@pytest.mark.parametrize("order", ["raster", "neighbor", "cell:2", "random:0:5", "subsample:2"])
+@pytest.mark.parametrize(
+    "order", ["raster", "neighbor", "cell:2", "random:0:5", "locality:0:5", "subsample:2"]
+)
 def test_each_cell_has_the_colour_of_its_step(order):
     plan = plan_of(order, (1, 4, 6))
     image = draw_order(plan)

@@ -435,7 +435,10 @@ def test_a_setting_out_of_range(settings: dict[str, Any], said: str, pipe: Pipel
         (None, "neighbor", "neighbor", "neighbor", "neighbors"),
         (None, "row:2", "any", "row:2", "self"),
         (None, "subsample:2", "any", "subsample:2", "self"),
+        (None, "interlace:1,2,4", "any", "interlace:1,2,4", "self"),
         (None, "random", "any", "random:0:4", "self"),
+        (None, "locality", "any", "locality:0:4", "self"),
+        (None, "locality:3:5", "any", "locality:3:5", "self"),
         (None, "random:3:5", "any", "random:3:5", "self"),
         (None, "whole", "any", "whole", "self"),
         ("any", "raster", "any", "raster", "self"),
@@ -449,6 +452,22 @@ def test_an_order_finds_its_unit(
     told = (chosen.name, plan.schedule.order, plan.prediction)
     assert told == (found, spelled, prediction)
     assert codes(pipe, unit=unit, order=order).shape == (1, 1, 4, 4)
+
+
+def test_a_unit_of_localities_follows_them_alone(pipe: Pipeline) -> None:
+    near = Unit("near", "locality", "self")
+    both = replace(pipe.transformer.config, units=(*UNITS, near))  # the last of UNITS is random
+    alone = replace(both, units=(*UNITS[:3], near))
+    for config, other in ((both, "any"), (alone, None)):
+        for order, spelled in (("locality", "locality:0:4"), ("locality:3:5", "locality:3:5")):
+            unit, plan = choose_schedule(config, pipe.grid, None, order)
+            assert (unit.name, plan.schedule.order) == ("near", spelled)
+        for order in ("random", "random:0:4", "subsample:2"):
+            if other:
+                assert choose_schedule(config, pipe.grid, None, order)[0].name == other
+                continue
+            with pytest.raises(ConfigError, match=r"not trained for these weights|not of the form"):
+                choose_schedule(config, pipe.grid, None, order)
 
 
 def test_an_order_that_was_not_trained_is_refused(pipe: Pipeline) -> None:

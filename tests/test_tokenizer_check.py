@@ -6,11 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch.distributions import Normal, kl_divergence
 
+from mmgen.bottleneck_use import CodeUse, LatentUse
+from mmgen.data.dataset import ImageTextDataset
+from mmgen.data.sources import open_source
 from mmgen.errors import UserError
 from mmgen.sample.pictures import save_clip
 from mmgen.tokenizer_check import TokenizerCheck, check_tokenizer, load_tokenizer
+from mmgen.train.datasets import held_out_pixels
 from tests.golden.case import Case
 from tests.tiny_pipeline import tiny_pipeline
 
@@ -40,7 +46,7 @@ def checked(model: str, data: Path, size: int | None = 32) -> TokenizerCheck:
 def test_pictures_need_no_captions(data: Path, tmp_path: Path) -> None:
     case = Case(GOLDENS / "lfq-tokenizer-tiny")
     found = checked(str(case.pipeline), data / "pictures")
-    assert found.looked_at == "3 pictures" and found.use is not None
+    assert found.looked_at == "3 pictures" and isinstance(found.use, CodeUse)
     assert found.cropping is not None and found.cropping.startswith("1 of 3 in ")
     found.save(tmp_path / "all.png")
     with Image.open(tmp_path / "all.png") as sheet:
@@ -51,10 +57,33 @@ def test_pictures_need_no_captions(data: Path, tmp_path: Path) -> None:
         checked(str(case.pipeline), data / "pictures", 8)
 
 
-def test_continuous_tokenizers_have_no_codes(data: Path) -> None:
+def test_continuous_tokenizers_are_judged_by_their_latents(data: Path) -> None:
     case = Case(GOLDENS / "kl16-tiny")
     found = checked(str(case.pipeline), data / "pictures")
-    assert found.use is None and "code use    none: continuous latents" in found.lines()
+    tokenizer = load_tokenizer(str(case.pipeline))[0]
+    source = open_source(str(data / "pictures"), captioned=False)
+    pixels = next(held_out_pixels(ImageTextDataset(source, 32)))
+    with torch.no_grad():
+        codes = tokenizer.encode(pixels)
+        latents, deviations = codes.latents, codes.deviations
+        each = torch.stack(
+            [tokenizer.encode(pixels, torch.randn_like(latents)).latents for _ in range(500)]
+        )
+    channels = latents.shape[-1]
+    use = found.use
+    assert isinstance(use, LatentUse) and use.scale == tokenizer.config.quantizer.scale
+    assert use.tokens == latents[0, ..., 0].numel() and len(use.channel_std) == channels
+    assert use.mean == pytest.approx(float(latents.mean()), abs=1e-5)
+    assert use.std == pytest.approx(float(each.std()), rel=0.02)
+    wanted = each.reshape(-1, channels).std(0).tolist()
+    assert use.channel_std == pytest.approx(wanted, rel=0.05)
+    mean, deviation = latents / use.scale, deviations / use.scale
+    nats = kl_divergence(Normal(mean, deviation), Normal(0.0, 1.0)).sum() / len(pixels)
+    assert use.nats == pytest.approx(float(nats), rel=1e-4)
+    lines = found.lines()
+    assert lines[3].startswith(f"latents     {use.tokens:g} a picture, {channels} channels, scale ")
+    assert [line.split()[0] for line in lines[4:7]] == ["mean", "std", "by"]
+    assert any(line.startswith("KL ") and "nats a picture" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmgen.data.clips import strip_of
 from mmgen.data.shards import write_shard
 
 
@@ -28,12 +29,8 @@ def animation(frames: list[Image.Image], ms: int | list[int] = 100, form: str = 
 
 def strip(frames: list[Image.Image]) -> bytes:
     """Frames side by side in one picture."""
-    side = frames[0].width
-    whole = Image.new("RGB", (side * len(frames), side))
-    for i, frame in enumerate(frames):
-        whole.paste(frame, (side * i, 0))
     buffer = io.BytesIO()
-    whole.save(buffer, "PNG")
+    strip_of(frames).save(buffer, "PNG")
     return buffer.getvalue()
 
 

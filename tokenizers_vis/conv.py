@@ -69,7 +69,8 @@ class ConvTokenizer(nn.Module, Saved):
         """
         features = self.features(pixels).unsqueeze(1)  # (B, 1, h, w, C)
         if isinstance(self.quantizer, KL):
-            return Codes(indices=None, latents=self.quantizer.latents(features, noise))
+            latents, deviations = self.quantizer.latents(features, noise)
+            return Codes(indices=None, latents=latents, deviations=deviations)
         return Codes(indices=self.quantizer.assign(features))
 
     def decode(self, codes: Codes) -> Tensor:

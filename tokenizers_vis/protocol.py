@@ -23,10 +23,13 @@ class Codes:
     Args:
         indices: (B, t, h, w) long, or None for a continuous tokenizer.
         latents: (B, t, h, w, C) float, or None.
+        deviations: (B, t, h, w, C) float, standard deviation of what each latent was a draw or the
+            mean of, in the same scale; None where latents are no random variables.
     """
 
     indices: Tensor | None
     latents: Tensor | None = None
+    deviations: Tensor | None = None
 
 
 @dataclass

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from mmgen.errors import CheckpointError
+from mmgen.errors import CheckpointError, ConfigError
 from mmgen.models.text import TextTokenizer
 from mmgen.models.unified import UnifiedConfig, UnifiedModel
+from mmgen.models.units import plan_for
+from mmgen.sample.flow import FlowSettings
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.train.pipelines import pipeline_folder
+
+if TYPE_CHECKING:
+    from mmgen.train.generator_task import GeneratorRecipe
 
 
 def text_tokenizer(init: str | None, captions: Iterable[str], vocab_size: int) -> TextTokenizer:
@@ -23,9 +29,25 @@ def text_tokenizer(init: str | None, captions: Iterable[str], vocab_size: int) -
     return TextTokenizer.train(sorted(set(captions)), vocab_size)
 
 
+def refuse_for_latents(recipe: GeneratorRecipe, config: UnifiedConfig) -> None:
+    """Refuse what latents cannot be trained with, or drawn with in previews.
+
+    Raises:
+        ConfigError: a share of wrong or given codes, or steps for another number of blocks.
+    """
+    for name in ("code_noise", "edit_share"):
+        if getattr(recipe, name):
+            raise ConfigError(f"{name} is for codes, and the tokenizer has latents; set it to 0.")
+    settings = FlowSettings(recipe.sampling.solver, recipe.sampling.steps)
+    for unit in config.units:
+        settings.all_times(plan_for(unit, config.grid).steps)
+
+
 def new_model(config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
     """Random weights that know what the codes of `vision` look like."""
     model = UnifiedModel(config)
+    if config.continuous:
+        return model
     device = next(vision.parameters()).device
     codes = torch.arange(number_of_codes(vision), device=device)
     model.set_code_vectors(vision.embed(codes).cpu())

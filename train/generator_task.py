@@ -23,10 +23,15 @@ from mmgen.models.unified import UnifiedConfig, UnifiedModel, Unit, plan_for
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.progress import progress_of
 from mmgen.tokenizers_vis.conv import ConvTokenizer
-from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.train.datasets import DataConfig, open_held_out, open_train
+from mmgen.train.flow_losses import FlowConfig, flow_loss, held_out_flow_loss
 from mmgen.train.generator_draws import unit_of_an_edit, with_wrong_codes
-from mmgen.train.generator_start import new_model, text_tokenizer, trained_model
+from mmgen.train.generator_start import (
+    new_model,
+    refuse_for_latents,
+    text_tokenizer,
+    trained_model,
+)
 from mmgen.train.launch import make_accelerator
 from mmgen.train.pipelines import pipeline_folder, tokenizer_folder
 from mmgen.train.recipe import TrainConfig
@@ -74,6 +79,7 @@ class GeneratorRecipe:
         caption_share: share of the steps that learn picture to text.
         code_noise: largest share of a picture's codes that are shown wrong while the right ones
             are asked for; each picture draws its own share (`generator_draws.py`).
+        flow: how latents are learned, where the tokenizer has latents.
         edit_share: share of the steps of a unit of order `random` that are given all codes around a
             box, or a random part of them, and asked for the others alone: what editing asks for.
         init: pipeline (folder, or name of a shipped one) whose transformer and text tokenizer
@@ -96,6 +102,7 @@ class GeneratorRecipe:
     caption_share: float = 0.1
     code_noise: float = 0.0
     edit_share: float = 0.0
+    flow: FlowConfig = field(default_factory=FlowConfig)
     init: str | None = None
     preview_prompts: tuple[str, ...] = ("a red apple", "a grinning cat", "a rocket", "a rainbow")
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
@@ -123,7 +130,7 @@ class GeneratorRecipe:
             hint = suggestion(self.sampling.unit, names)
             raise ConfigError(f"sampling.unit '{self.sampling.unit}' is none of units{hint}")
         for unit in self.units:
-            default_prediction(unit.order if unit.order != "random" else "random:0:2")
+            default_prediction(unit.order)
 
 
 class GeneratorTask:
@@ -157,9 +164,10 @@ class GeneratorTask:
             seed=train.seed,
             start_batch=start_batch,
             drop_caption=self.recipe.data.drop_caption,
+            sampled=True,
         )
         for batch in stream:
-            yield {"codes": batch.codes, "captions": batch.captions, "prompts": batch.prompts}
+            yield {"codes": batch.tokens, "captions": batch.captions, "prompts": batch.prompts}
 
     def losses(self, batch: dict[str, Any], step: int, phase: str) -> dict[str, Tensor]:
         """Loss of one unit in one direction."""
@@ -192,15 +200,18 @@ class GeneratorTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Loss of every unit and of captions on the held-out pictures, in nats a token."""
+        """Loss of every unit and of captions on the held-out pictures, in nats a token.
+
+        Of units that draw latents it is the squared error of the velocity.
+        """
         if self.val_set is None:
             return {}
         assert isinstance(model, UnifiedModel)
         size = min(32, len(self.val_set))
         scores: dict[str, list[float]] = {}
-        for batch in self.val_set.epoch(0, size, seed=0):
-            codes = batch.codes.to(_device(model))
-            plain = {"codes": codes, "captions": batch.captions, "prompts": batch.captions}
+        for number, batch in enumerate(self.val_set.epoch(0, size, seed=0)):
+            plain: dict[str, Any] = {"codes": batch.tokens.to(_device(model))}
+            plain |= {"captions": batch.captions, "prompts": batch.captions, "first": number * size}
             for unit in self.recipe.units:
                 loss = self._loss(plain, unit, 1, captioning=False, model=model)
                 scores.setdefault(f"val_{unit.name}", []).append(float(loss))
@@ -269,6 +280,11 @@ class GeneratorTask:
         ids, valid = ids.to(codes.device), valid.to(codes.device)
         if captioning:
             return model.image_to_text_loss(codes, plan, unit.name, ids, valid)
+        if model.latents is not None and training:
+            context = self.recipe.flow.context
+            return flow_loss(model, ids, valid, codes, plan, unit.name, context)
+        if model.latents is not None:
+            return held_out_flow_loss(model, ids, valid, codes, plan, unit.name, batch["first"])
         noise = self.recipe.code_noise
         shown = with_wrong_codes(codes, noise) if training and noise else None
         given = plan.schedule.sizes[0] if edit else 0
@@ -289,13 +305,15 @@ class GeneratorTask:
             backbone=recipe.backbone,
             text_vocab=self.text.vocab_size,
             max_text=recipe.text.max_length,
-            codebook_size=number_of_codes(self.vision),
+            codebook_size=self.vision.codebook_size or 0,
             code_channels=self.vision.channels,
             grid=self.train_set.grid,
             units=recipe.units,
             logit_width=recipe.logit_width,
             rope_base=recipe.rope_base,
         )
+        if config.continuous:
+            refuse_for_latents(recipe, config)
         if recipe.init is not None:
             return trained_model(pipeline_folder(recipe.init), config, self.vision)
         return new_model(config, self.vision)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmgen.components import load_component
 from mmgen.data.dataset import Batch
 from mmgen.errors import ConfigError
+from mmgen.progress import progress_of
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.discriminator import DiscriminatorConfig, PatchDiscriminator
@@ -32,11 +33,12 @@ from mmgen.tokenizers_vis.losses import (
 )
 from mmgen.tokenizers_vis.metrics import SSIM_WINDOW, psnr, ssim
 from mmgen.tokenizers_vis.perceptual import FeatureNetwork, PerceptualConfig
-from mmgen.tokenizers_vis.protocol import Quantized, number_of_codes
-from mmgen.tokenizers_vis.quantizers import VQ
-from mmgen.tokenizers_vis.usage import CodebookUsage
+from mmgen.tokenizers_vis.protocol import Quantized
+from mmgen.tokenizers_vis.quantizers import KL, VQ
+from mmgen.train.bottlenecks import watch_of
 from mmgen.train.clip_datasets import ClipDataConfig, open_held_out_clips, open_train_clips
 from mmgen.train.datasets import DataConfig, held_out_pixels, open_held_out, open_train
+from mmgen.train.latent_scale import rescaled, shuffled_pixels, with_unit_variance
 from mmgen.train.mixing import Mixing
 from mmgen.train.pipelines import tokenizer_folder
 from mmgen.train.recipe import TrainConfig
@@ -120,11 +122,12 @@ class TokenizerTask:
         self.perceptual: FeatureNetwork | None = None
         if recipe.loss.perceptual:
             self.perceptual = FeatureNetwork(recipe.perceptual)
-        self.usage = CodebookUsage(number_of_codes(self.model), recipe.usage_window)
+        self.watch = watch_of(self.model, recipe.usage_window)
         self.lecam = LeCam()
         self._features: Tensor | None = None  # of the step's last batch, for dead codes
         self._fakes: deque[Tensor] = deque()  # of the step's batches, for the discriminator's turn
         self._initialised = False
+        self._scaling: list[str] = []  # what `export` has to say
 
     def networks(self) -> dict[str, nn.Module]:
         """The tokenizer, and the discriminator if it has a say."""
@@ -169,18 +172,15 @@ class TokenizerTask:
             logits = self.discriminator(as_frames(reconstruction))
             weight = self.recipe.loss.adversarial
             losses["adversarial"] = weight * generator_loss(self.recipe.loss.gan, logits)
-        if quantized.indices is not None:
-            self.usage.update(quantized.indices)
+        self.watch.see(features, quantized)
         self._features = features.detach()
         if adversarial:
             self._fakes.append(reconstruction.detach())
         return losses
 
     def after_step(self, step: int) -> list[str]:
-        """Revive dead codes; report the use of the codebook."""
-        used, perplexity = self.usage.used, self.usage.perplexity
-        dead = float(len(self.usage.dead))
-        self.metrics |= {"code_use": used, "perplexity": perplexity, "dead_codes": dead}
+        """Revive dead codes; report how the bottleneck fares."""
+        self.metrics |= self.watch.metrics()
         quantizer, features = self.model.quantizer, self._features
         if isinstance(quantizer, VQ) and features is not None and not self.recipe.freeze_codes:
             generator = torch.Generator().manual_seed(torch.initial_seed())
@@ -188,27 +188,21 @@ class TokenizerTask:
             self.metrics["revived"] = float(len(revived))
             if len(revived) and quantizer.config.update == "gradient":
                 self.renewed["quantizer.codebook"] = revived
-        warning = self.usage.warning() if step % self.recipe.usage_window == 0 else None
+        due = step > 0 and step % self.recipe.usage_window == 0
+        warning = self.watch.warning() if due else None
         return [warning] if warning else []
 
     def state(self) -> dict[str, Tensor]:
-        """The window of code use, and LeCAM's averages."""
-        saved = self.usage.state_dict()
+        """LeCAM's averages, and what the watch keeps."""
         averages = torch.tensor([self.lecam.real, self.lecam.fake], dtype=torch.float64)
-        state = {"lecam": averages}
-        state |= {f"usage.codes.{i:05d}": codes for i, codes in enumerate(saved["codes"])}
-        return state | {f"usage.counts.{i:05d}": n for i, n in enumerate(saved["counts"])}
+        return {"lecam": averages, **self.watch.state()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `state` returned."""
         real, fake = tensors["lecam"].tolist()
         self.lecam.load_state_dict({"real": real, "fake": fake})
         self._initialised = True
-        parts: dict[str, Any] = {"codebook_size": number_of_codes(self.model)}
-        for kind in ("codes", "counts"):
-            names = sorted(name for name in tensors if name.startswith(f"usage.{kind}."))
-            parts[kind] = [tensors[name] for name in names]
-        self.usage.load_state_dict(parts)
+        self.watch.load_state(tensors)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -242,15 +236,22 @@ class TokenizerTask:
         return grid(to_pil(torch.cat(rows)), columns=len(pixels), scale=2)
 
     def remarks(self) -> list[str]:
-        """The pictures that could not be used, or not whole, if there were any."""
+        """The scale of latents, and pictures that could not be used, or not whole, if any."""
         found = (self.dataset, self.held_out, self.clips, self.held_out_clips)
         splits = [split for split in found if split is not None]
         bad = [split.report() for split in splits if split.bad]
-        return bad + [line for split in splits if (line := split.cropping())]
+        cropped = [line for split in splits if (line := split.cropping())]
+        return [*self._scaling, *bad, *cropped]
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write the tokenizer."""
+        """Write the tokenizer, latents at unit variance."""
         assert isinstance(model, (ConvTokenizer, CausalVideoTokenizer))
+        measured = isinstance(model.quantizer, KL) and not self.recipe.freeze_codes
+        if isinstance(model, ConvTokenizer) and measured:
+            train = self.recipe.train
+            with progress_of("Measuring latents") as progress:
+                pixels = shuffled_pixels(self.dataset, train.batch_size, train.seed, progress)
+                model, self._scaling = with_unit_variance(model, pixels)
         model.save_pretrained(folder)
 
     def _reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Quantized]:
@@ -258,7 +259,8 @@ class TokenizerTask:
         with torch.set_grad_enabled(not self.recipe.freeze_codes and torch.is_grad_enabled()):
             features = model.features(pixels)
             if self.recipe.freeze_codes:
-                model.quantizer.eval()  # type: ignore[attr-defined]
+                # A codebook must not move; a posterior is drawn from all the same.
+                model.quantizer.train(isinstance(model.quantizer, KL))  # type: ignore[attr-defined]
             quantized = model.quantizer(features)
         reconstruction = model.decode_embeddings(quantized.quantized)
         if reconstruction.ndim > pixels.ndim:  # pictures, as clips of one frame
@@ -286,7 +288,7 @@ def _starting_model(recipe: TokenizerRecipe) -> ConvTokenizer | CausalVideoToken
     if recipe.init is None:
         return _new_model(recipe.model)
     model = load_component(tokenizer_folder(recipe.init))
-    if model.config != recipe.model:
+    if rescaled(model.config) != rescaled(recipe.model):
         raise ConfigError(f"{recipe.init} has other sizes than `model` of this recipe; copy them.")
     if recipe.freeze_codes:
         for part in (model.encoder, model.to_code, model.quantizer):

@@ -1,8 +1,12 @@
 """Token caches: a data set encoded once by a visual tokenizer, with its captions.
 
-A cache is a folder of `tokens-NNNNN.safetensors` (indices) and `captions-NNNNN.jsonl`, and
-`tokens.json`, which carries the tokenizer's fingerprint: tokens of another tokenizer mean other
-pictures and are refused. Built beside and renamed, so a cache is whole or absent.
+A cache is a folder of `tokens-NNNNN.safetensors` and `captions-NNNNN.jsonl`, and `tokens.json`,
+which carries the tokenizer's fingerprint: tokens of another tokenizer mean other pictures and are
+refused. Built beside and renamed, so a cache is whole or absent.
+
+Tokens are the indices of a discrete tokenizer, or the latents of a continuous one. Of these the
+means and deviations are kept, so that every visit of a picture may draw its own sample; half
+precision, in the tokenizer's scale, is off by a thousandth of what a decoder notices.
 """
 
 from __future__ import annotations
@@ -23,23 +27,41 @@ from mmgen.data.draws import epoch_order, sample_draw
 from mmgen.data.reports import report_bad, report_cropped
 from mmgen.errors import CheckpointError, DataError
 from mmgen.files import read_json, write_json
+from mmgen.noise import SEED_LIMIT, Purpose, gaussian
 from mmgen.saving import read_tensors
-from mmgen.tokenizers_vis.protocol import VisualTokenizer
+from mmgen.tokenizers_vis.protocol import Codes, VisualTokenizer
 from mmgen.train.checkpoint import replacing_folder
 from mmgen.train.datasets import readable
 
 META = "tokens.json"
 SHARD = 16384  # pictures a shard
+KINDS = ({"indices"}, {"latents", "deviations"})  # tensors of a shard, each (n, t, h, w, ...)
 
 
 @dataclass
 class TokenBatch:
-    """Codes (B, t, h, w) long, and for each a caption, the prompt ("" if dropped) and the key."""
+    """Tokens of some pictures, and for each a caption, the prompt ("" if dropped) and the key.
 
-    codes: Tensor
+    Args:
+        codes: (B, t, h, w) long; None if the tokenizer is continuous.
+        captions: one of each picture's, drawn by weight.
+        prompts: the same, "" where it was dropped.
+        keys: of the pictures.
+        latents: (B, t, h, w, C) float32, scaled; None if the tokenizer is discrete.
+    """
+
+    codes: Tensor | None
     captions: list[str]
     prompts: list[str]
     keys: list[str]
+    latents: Tensor | None = None
+
+    @property
+    def tokens(self) -> Tensor:
+        """Codes or latents."""
+        tokens = self.latents if self.codes is None else self.codes
+        assert tokens is not None
+        return tokens
 
 
 def cached_tokens(
@@ -53,7 +75,7 @@ def cached_tokens(
     """Open the cache in `folder`, building it if it is not there.
 
     Args:
-        tokenizer: a discrete tokenizer.
+        tokenizer: discrete or continuous.
         dataset: what is encoded.
         folder: of the cache.
         progress: called with pictures done and pictures in all.
@@ -73,7 +95,7 @@ def cached_tokens(
 
 
 class TokenDataset:
-    """Codes and captions of a whole data set, in memory.
+    """Tokens and captions of a whole data set, in memory.
 
     Args:
         folder: a cache.
@@ -97,20 +119,21 @@ class TokenDataset:
                     f"delete the folder {folder} to have them made anew (a run goes on from its "
                     "checkpoint where the captions are the same), or name another with `tokens`."
                 )
-        indices: list[Tensor] = []
+        shards: list[dict[str, Tensor]] = []
         self.keys: list[str] = []
         self.captions: list[tuple[Caption, ...]] = []
         for i in range(meta["shards"]):
-            shard = read_tensors(folder / f"tokens-{i:05d}.safetensors").get("indices")
+            shard = read_tensors(folder / f"tokens-{i:05d}.safetensors")
             lines = list(_lines(folder / f"captions-{i:05d}.jsonl"))
-            if shard is None or len(shard) != len(lines):
+            fits = all(len(tensor) == len(lines) for tensor in shard.values())
+            if {*shard} not in KINDS or not fits:
                 raise CheckpointError(f"Shard {i} of {folder} is damaged; delete the folder.")
-            indices.append(shard)
+            shards.append({name: _small(tensor) for name, tensor in shard.items()})
             self.keys += [key for key, _ in lines]
             self.captions += [captions for _, captions in lines]
         if not 0 < len(self.keys) == meta["count"]:
             raise CheckpointError(f"The tokens in {folder} are incomplete; delete the folder.")
-        self.indices = torch.cat(indices)  # (N, t, h, w) int32
+        self._tokens = {name: torch.cat([each[name] for each in shards]) for name in shards[0]}
         self.bad: dict[str, str] = meta.get("bad", {})
         """Key and reason of each sample that could not be encoded."""
         self.cropped: int = meta.get("cropped", 0)
@@ -121,9 +144,19 @@ class TokenDataset:
         return len(self.keys)
 
     @property
+    def indices(self) -> Tensor:
+        """(N, t, h, w) int32, of a discrete tokenizer."""
+        return self._tokens["indices"]
+
+    @property
+    def continuous(self) -> bool:
+        """Whether batches hold latents instead of codes."""
+        return "latents" in self._tokens
+
+    @property
     def grid(self) -> tuple[int, int, int]:
         """(t, h, w)."""
-        t, h, w = self.indices.shape[1:]
+        t, h, w = next(iter(self._tokens.values())).shape[1:4]
         return t, h, w
 
     def report(self) -> str:
@@ -142,8 +175,21 @@ class TokenDataset:
         seed: int,
         start_batch: int = 0,
         drop_caption: float = 0.0,
+        sampled: bool = False,
     ) -> Iterator[TokenBatch]:
-        """Yield the whole batches of one epoch from `start_batch` on, always the same ones."""
+        """Yield the whole batches of one epoch from `start_batch` on, always the same ones.
+
+        Args:
+            epoch: its number, from 0.
+            batch_size: pictures in a batch.
+            seed: of the run; not negative.
+            start_batch: first batch to yield.
+            drop_caption: probability of the prompt "".
+            sampled: latents are draws of their posterior, new ones in each epoch; else its mean.
+
+        Raises:
+            DataError: there are fewer pictures than a batch needs.
+        """
         if len(self) < batch_size:
             raise DataError(
                 f"There are {len(self)} pictures, fewer than one batch of {batch_size}; "
@@ -154,11 +200,23 @@ class TokenDataset:
             part = order[start : start + batch_size].tolist()
             draws = [sample_draw(seed, epoch, i) for i in part]
             yield TokenBatch(
-                self.indices[part].long(),
+                None if self.continuous else self.indices[part].long(),
                 [draw.caption(self.captions[i], 0.0) for draw, i in zip(draws, part)],
                 [draw.caption(self.captions[i], drop_caption) for draw, i in zip(draws, part)],
                 [self.keys[i] for i in part],
+                self._latents(part, seed, epoch, sampled) if self.continuous else None,
             )
+
+    def _latents(self, part: list[int], seed: int, epoch: int, sampled: bool) -> Tensor:
+        """Latents (B, t, h, w, C) float32; a draw depends on (seed, epoch, index) alone."""
+        latents = self._tokens["latents"][part].float()
+        if not sampled:
+            return latents
+        seeds = torch.tensor([(seed + i) % SEED_LIMIT for i in part])
+        sites = torch.arange(latents[0, ..., 0].numel())
+        channels = latents.shape[-1]
+        noise = gaussian(seeds, sites, channels, purpose=Purpose.POSTERIOR, visit=epoch)
+        return latents + self._tokens["deviations"][part].float() * noise.view_as(latents)
 
 
 def _build(
@@ -194,7 +252,7 @@ class _Writer:
     def __init__(self, place: Path, device: torch.device | str) -> None:
         self.place, self.device, self.shards, self.count = place, device, 0, 0
         self.pixels: list[Tensor] = []
-        self.indices: list[Tensor] = []
+        self.tokens: list[dict[str, Tensor]] = []
         self.lines: list[str] = []
 
     def add(
@@ -217,19 +275,34 @@ class _Writer:
     @torch.inference_mode()
     def flush(self, tokenizer: VisualTokenizer) -> None:
         if self.pixels:
-            indices = tokenizer.encode(torch.stack(self.pixels).to(self.device)).indices
-            assert indices is not None
-            self.indices.append(indices.int().cpu())
+            codes = tokenizer.encode(torch.stack(self.pixels).to(self.device))
+            self.tokens.append(_stored(codes))
             self.pixels = []
 
     def close_shard(self) -> None:
         if not self.lines:
             return
-        tensors = {"indices": torch.cat(self.indices)}
+        names = self.tokens[0]
+        tensors = {name: torch.cat([each[name] for each in self.tokens]) for name in names}
         save_file(tensors, self.place / f"tokens-{self.shards:05d}.safetensors")
         text = "\n".join(self.lines) + "\n"
         (self.place / f"captions-{self.shards:05d}.jsonl").write_text(text, encoding="utf-8")
-        self.shards, self.indices, self.lines = self.shards + 1, [], []
+        self.shards, self.tokens, self.lines = self.shards + 1, [], []
+
+
+def _stored(codes: Codes) -> dict[str, Tensor]:
+    """The tensors of one of `KINDS`."""
+    if codes.latents is None:
+        assert codes.indices is not None
+        return {"indices": codes.indices.int().cpu()}
+    still = torch.zeros_like(codes.latents)
+    deviations = still if codes.deviations is None else codes.deviations
+    return {"latents": codes.latents.half().cpu(), "deviations": deviations.half().cpu()}
+
+
+def _small(tensor: Tensor) -> Tensor:
+    # Reading makes half precision float32, which would double the memory.
+    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def orders(
         typer.Argument(
             metavar="ORDER",
             help="Orders such as raster, row:1, frame:1, cell:4, block:1x2x4, run:16, neighbor, "
-            "subsample:4, random:0:8, scale:1,2,4,8 or whole.",
+            "subsample:4, random:0:8, locality:0:8, interlace:1,2,4,8, scale:1,2,4,8 or whole.",
         ),
     ],
     *,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmgen.data.clips import sample_frames
+from mmgen.data.clips import STILL, sample_frames, seen_at
 from mmgen.data.dataset import TextDataset
 from mmgen.data.draws import SampleDraw
 from mmgen.data.films import Limits
@@ -81,8 +81,7 @@ def frames_at_rate(clip: Clip, frames: int, fps: float, phase: float = 0.0) -> n
         return None
     else:
         times = phase * (total - needed) + np.arange(frames) / fps
-    # A time on the border of two frames, however it was rounded, belongs to the later one.
-    return np.searchsorted(clip.ends, times + 1e-6, side="right").clip(max=len(clip) - 1)
+    return seen_at(clip.ends, times)
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class ClipReader:
             ends.append(frame.end)
             square = square and is_square(frame.image.size)
         if len(kept) == 1 < self.frames:
-            raise BadSample(key, "it has one frame: it is a still picture, not a clip")
+            raise BadSample(key, STILL)
         if len({pixels.shape for pixels in kept}) > 1:
             raise BadSample(key, "its frames have several sizes")
         frames = torch.stack(kept)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgen.data.films import FRAME_SECONDS, Frame, Limits, timed_frames
-from mmgen.data.fit import squash_pixels
 from mmgen.data.pictures import EXTENSIONS, open_picture
 from mmgen.data.sources import Source
 from mmgen.errors import DataError
 
+STILL = "it has one frame: it is a still picture, not a clip"
+
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
     from torch import Tensor
 
@@ -55,6 +57,8 @@ def first_frames(path: str | Path, frames: int) -> list[Image.Image]:
 def squashed(frames: list[Image.Image], size: int) -> Tensor:
     """Frames as pixels of a square, (3, T, size, size) float32; see `read_clip`."""
     import torch
+
+    from mmgen.data.fit import squash_pixels
 
     return torch.stack([squash_pixels(frame, size) for frame in frames], dim=1)
 
@@ -103,3 +107,27 @@ def _of_strip(still: Frame, record: dict[str, object]) -> Iterator[Frame]:
     step = float(ms) / 1000 / count if known else FRAME_SECONDS  # type: ignore[arg-type]
     for i in range(count):
         yield Frame(still.image.crop((i * side, 0, (i + 1) * side, side)), (i + 1) * step)
+
+
+def seen_at(ends: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Numbers of the frames that are seen at some times.
+
+    Args:
+        ends: when each frame ends, (n,) rising.
+        times: (k,); what is behind the end sees the last frame.
+    """
+    import numpy as np
+
+    # A time on the border of two frames, however it was rounded, belongs to the later one.
+    return np.searchsorted(ends, times + 1e-6, side="right").clip(max=len(ends) - 1)
+
+
+def strip_of(frames: list[Image.Image]) -> Image.Image:
+    """Square frames of one size side by side; see `sample_frames`."""
+    from PIL import Image
+
+    side = frames[0].width
+    whole = Image.new("RGB", (side * len(frames), side))
+    for i, frame in enumerate(frames):
+        whole.paste(frame, (side * i, 0))
+    return whole

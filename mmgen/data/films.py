@@ -82,6 +82,16 @@ def _frames(source: bytes | Path, key: str, pixels: int) -> Iterator[Frame]:
         raise BadSample(key, f"it cannot be read ({error.strerror or error})") from None
 
 
+def format_of(content: bytes) -> str:
+    """What a clip that has been opened before is called, such as "GIF" or "MP4"."""
+    from PIL import Image
+
+    if (demuxer := _demuxer(content[:12])) is not None:
+        return {"mov": "MP4", "matroska": "WEBM", "avi": "AVI"}[demuxer]
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        return str(picture.format)
+
+
 def _demuxer(head: bytes) -> str | None:
     """FFmpeg's name for a film that begins so."""
     if head[4:8] in _MOV_BOXES:

@@ -20,12 +20,13 @@ from mmgen.models.unified import plan_for
 from mmgen.tokenizers_vis.metrics import psnr, ssim
 from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.tokenizers_vis.usage import CodebookUsage
+from mmgen.train.flow_losses import held_out_flow_loss
 
 if TYPE_CHECKING:
     from mmgen.models.unified import Unit
     from mmgen.pipeline import Pipeline
 
-SHUFFLES = 4  # permutations that the loss of a random order is averaged over
+SHUFFLES = 4  # orders that the loss of a unit of fresh orders is averaged over
 _BATCH = 32
 
 
@@ -33,12 +34,15 @@ _BATCH = 32
 def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
     """Cross-entropy on `val` in nats a token: each unit's, and that of the captions.
 
+    Of units that draw latents it is the squared error of the velocity.
+
     Args:
         pipeline: what is measured.
         real: the real pictures.
 
     Returns:
-        `pictures`, `uniform` (ln K, what knowing nothing costs), `units` by name, `caption`.
+        `pictures`, `uniform` (what knowing nothing costs: ln K, or the square of the velocity),
+        `units` by name, `caption`.
     """
     places = real.places("val")
     prompts = [
@@ -50,7 +54,7 @@ def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
     losses = {unit.name: _unit_loss(pipeline, unit, codes, prompts) for unit in config.units}
     return {
         "pictures": len(places),
-        "uniform": math.log(config.codebook_size),
+        "uniform": _knowing_nothing(codes, config.codebook_size),
         "units": losses,
         "caption": _caption_loss(pipeline, codes, prompts),
     }
@@ -100,15 +104,22 @@ def fidelity(
 
 def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]) -> float:
     _, model = pipeline.two_way()
-    seeds = range(SHUFFLES if unit.order == "random" else 1)
+    seeds = range(SHUFFLES if unit.fresh else 1)
     total = 0.0
     for seed in seeds:
-        plan = plan_for(unit, pipeline.grid, seed=seed)
+        plan, first = plan_for(unit, pipeline.grid, seed=seed), 0
         for part, ids, valid in _captioned(pipeline, codes, prompts, end=False):
             slots = to_slots(plan.schedule, part)
-            loss = model.text_to_image_loss(ids, valid, slots, plan, unit.name)
-            total += float(loss) * len(part)
+            if model.latents is not None:
+                loss = held_out_flow_loss(model, ids, valid, slots, plan, unit.name, first)
+            else:
+                loss = model.text_to_image_loss(ids, valid, slots, plan, unit.name)
+            total, first = total + float(loss) * len(part), first + len(part)
     return total / (len(codes) * len(seeds))
+
+
+def _knowing_nothing(codes: Tensor, codebook_size: int) -> float:
+    return math.log(codebook_size) if codebook_size else 1 + float(codes.square().mean())
 
 
 def _caption_loss(pipeline: Pipeline, codes: Tensor, prompts: list[str]) -> float:
@@ -139,12 +150,11 @@ def _captioned(
 
 @torch.inference_mode()
 def encode(pipeline: Pipeline, pictures: Pictures) -> Tensor:
-    """Codes (N, t, h, w) of pictures (N, H, W, 3)."""
+    """Codes (N, t, h, w), or latents (N, t, h, w, C), of pictures (N, H, W, 3)."""
     parts = []
     for pixels in float_batches(pictures):
-        indices = pipeline.vision.encode(pixels.to(pipeline.device)).indices
-        assert indices is not None
-        parts.append(indices)
+        codes = pipeline.vision.encode(pixels.to(pipeline.device))
+        parts.append(codes.latents if codes.indices is None else codes.indices)
     return torch.cat(parts)
 
 

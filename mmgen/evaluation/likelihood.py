@@ -32,7 +32,7 @@ def caption_likelihoods(pipeline: Pipeline, codes: Tensor, captions: Sequence[st
 
     Args:
         pipeline: weights that read and write.
-        codes: (t, h, w) of the picture.
+        codes: (t, h, w) of the picture, or latents (t, h, w, C).
         captions: N of them; their words count only as far as the weights read captions.
     """
     text, model = pipeline.two_way()
@@ -46,7 +46,7 @@ def caption_likelihoods(pipeline: Pipeline, codes: Tensor, captions: Sequence[st
             t.to(codes.device) for t in text.encode(part, model.config.max_text, end=True)
         )
         logits = model.caption_logits(
-            slots.expand(len(part), -1), plan, unit.name, ids, valid
+            slots.expand(len(part), *slots.shape[1:]), plan, unit.name, ids, valid
         )  # (B, T - 1, V)
         nats = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
         found.append((nats * valid[:, 1:]).sum(1))

@@ -1,4 +1,4 @@
-"""`mmgen sample --class` on weights that draw latents."""
+"""`mmgen sample` and `caption` on weights that draw latents."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.test_flow_pipeline import flow_pipeline
+from tests.tiny_latents import latent_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,32 @@ def test_settings_that_do_not_fit(
     done = mmgen("sample", "--model", folder, "--class", 2, *words, cwd=tmp_path)
     assert done.code == 2
     assert said in done.err and "Traceback" not in done.err
+
+
+# -- text before latents -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pipelines") / "latents"
+    latent_pipeline().save_pretrained(place)
+    return place
+
+
+def test_prompts_are_drawn_captioned_and_replayed(mmgen: Any, spoken: Path, tmp_path: Path) -> None:
+    words = ("sample", "a red apple", "--model", spoken, "--seed", 1, "--out", "a.png")
+    done = mmgen(*words, "--unit", "cell", "--steps", "4,3,2,1", "--solver", "heun", cwd=tmp_path)
+    assert done.code == 0, done.err
+    done = mmgen("replay", "a.png", "--model", spoken, cwd=tmp_path)
+    assert done.code == 0, done.err
+    done = mmgen("caption", "a.png", "--model", spoken, "--scores", cwd=tmp_path)
+    assert done.code == 0 and done.out.strip(), done.err
+
+
+def test_how_likely_latents_are_is_not_asked(mmgen: Any, spoken: Path, tmp_path: Path) -> None:
+    words = ("sample", "a red apple", "--model", spoken, "--seed", 1, "--out", "a.png")
+    assert mmgen(*words, "--steps", 2, cwd=tmp_path).code == 0
+    words = ("score", "a.png", "a red apple", "--by", "picture", "--model", spoken)
+    done = mmgen(*words, cwd=tmp_path)
+    assert done.code == 2 and "draw latents, which have no likelihood" in done.err
+    assert "Traceback" not in done.err

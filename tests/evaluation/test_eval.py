@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tiny_drawing import conditional_pipeline
 from tiny_emoji import Small, few_items
+from tiny_latents import latent_pipeline
 from tiny_pipeline import SIZE, tiny_pipeline, write_pictures
 
 from mmgen.cli import app
@@ -30,7 +31,7 @@ from mmgen.evaluation.adm import write_samples
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.batches import evaluate_pictures, open_batch
 from mmgen.evaluation.damage import damage_figures
-from mmgen.evaluation.held_out import encode, fidelity
+from mmgen.evaluation.held_out import encode, fidelity, held_out_losses
 from mmgen.evaluation.inception import Reference, Seen, standard_figures
 from mmgen.evaluation.judge import Judge
 from mmgen.evaluation.likelihood import caption_likelihoods, caption_ranks
@@ -190,6 +191,23 @@ def test_likelihoods_are_sums_over_tokens(data: Path) -> None:
         slots = to_slots(plan.schedule, codes)
         loss = model.image_to_text_loss(slots, plan, unit.name, ids, valid)
         assert float(found[i]) == pytest.approx(-float(loss) * (ids.shape[1] - 1), rel=1e-4)
+
+
+def test_latents_have_held_out_losses_and_likelihoods_of_captions(data: Path) -> None:
+    pipe = latent_pipeline(("cell:2", "scale:1,2,4"))
+    real = open_real(data, SIZE, Small())
+    found = held_out_losses(pipe, real)
+    assert found == held_out_losses(pipe, real)  # no draw of a generator
+    assert set(found["units"]) == {"cell", "scale"} and found["pictures"] > 0
+    latents = encode(pipe, real.pictures[real.places("val")])
+    assert found["uniform"] == pytest.approx(1 + float(latents.square().mean()))
+    silent = pipe.two_way()[1].latents
+    assert silent is not None
+    torch.nn.init.zeros_(silent.out.weight)
+    torch.nn.init.zeros_(silent.out.bias)
+    for loss in held_out_losses(pipe, real)["units"].values():  # knowing nothing
+        assert loss == pytest.approx(found["uniform"], rel=0.1)
+    assert caption_likelihoods(pipe, latents[0], ["a red apple", "a"]).shape == (2,)
 
 
 def test_the_rank_counts_captions_that_are_likelier(

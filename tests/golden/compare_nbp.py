@@ -5,7 +5,7 @@ Official ids are ours turned by the number of ids before the first code (`shift_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -147,7 +147,7 @@ class Tracing(CategoricalDecider):
 
     trace: Trace
 
-    def decide(self, turn: Turn) -> Decided:
+    def decide(self, turn: Turn) -> Iterator[Decided]:
         said = turn.feed()
         self.trace.branches.append(self.model.logits(said, turn.tables))
         return super().decide(replace(turn, feed_rows=lambda *_: said))

@@ -96,12 +96,15 @@ def _sampled(case: Case, ode: bool) -> Sampled:
         velocity[block, visit] = said.clone()
 
     seeds = torch.zeros_like(labels)
-    decider = FlowDecider(model, labels, seeds, _settings(case, ode), noise, trace=trace)
-    scale = (case.settings["ode"] if ode else case.settings)["cfg"]
+    prefix = model.prefix(labels, guided=True)
     plan = compile_plan(model.schedule, "self", continuous=True)
+    assert prefix.cursor.condition is not None
+    told = prefix.cursor.condition
+    decider = FlowDecider(model, plan, told, seeds, _settings(case, ode), noise, trace=trace)
+    scale = (case.settings["ode"] if ode else case.settings)["cfg"]
     steps = decode(
         model,
-        model.prefix(labels, guided=True),
+        prefix,
         plan,
         "",
         seeds,

@@ -40,12 +40,14 @@ def plans(draw, predictions=("shift", "hybrid", "given", "neighbors", "self")):
         "neighbor",
         f"subsample:{pick(range(1, min(h, w) + 1))}",
         f"random:{pick(range(9))}:{pick(range(1, n + 1))}",
+        f"locality:{pick(range(9))}:{pick(range(1, n + 1))}",
     ]
     if n > 1:
         kept = torch.arange(n).view(grid) % (n - pick(range(n - 1))) == 0
         uneven.append(kept_order(kept, pick(range(9))))
     if h == w:
-        uneven.append("scale:" + ",".join(map(str, sorted({1, max(1, h - 1), h}))))
+        levels = ",".join(map(str, sorted({1, max(1, h - 1), h})))
+        uneven += [f"scale:{levels}", f"interlace:{levels}"]
     prediction = draw(st.sampled_from(predictions))
     if prediction == "neighbors":
         return compile_plan(make_schedule("neighbor", grid), "neighbors")
@@ -188,6 +190,7 @@ def test_numbers_of_steps(t, h, w, data):
     assert steps("neighbor", "neighbors") == t + h + w - 2
     blocks = data.draw(st.integers(1, n))
     assert steps(f"random:1:{blocks}", "self") == blocks
+    assert steps(f"locality:1:{blocks}", "self") == blocks
 
 
 @quick

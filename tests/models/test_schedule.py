@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import math
 import os
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from mmgen.errors import ConfigError
+from mmgen.models.locality import NEIGHBOURS, ONE
 from mmgen.models.schedule import (
     UNITS,
     default_prediction,
@@ -61,14 +63,15 @@ def orders(draw, grid, scale=False):
         "run": lambda: f"run:{pick(n)}",
         "subsample": lambda: f"subsample:{draw(st.integers(1, min(h, w)))}",
         "random": lambda: f"random:{draw(st.integers(0, 99))}:{draw(st.integers(1, n))}",
+        "locality": lambda: f"locality:{draw(st.integers(0, 99))}:{draw(st.integers(1, n))}",
     }
     if n > 1:
         kinds["kept"] = lambda: kept_order(draw(masks(grid)), draw(st.integers(0, 99)))
+    levels = lambda: sorted({h, *draw(st.lists(st.integers(1, h), max_size=3))})  # noqa: E731
+    if h == w:
+        kinds["interlace"] = lambda: f"interlace:{','.join(map(str, levels()))}"
     if scale and h == w:
-        kinds["scale"] = lambda: (
-            "scale:"
-            + ",".join(map(str, sorted({h, *draw(st.lists(st.integers(1, h), max_size=3))})))
-        )
+        kinds["scale"] = lambda: f"scale:{','.join(map(str, levels()))}"
     return kinds[draw(st.sampled_from(sorted(kinds)))]()
 
 
@@ -165,6 +168,90 @@ def test_random_blocks_grow_like_a_cosine(grid, seed, data):
     assert all(b >= a - 1 for a, b in pairwise(sizes))  # rounding takes one at most
 
 
+def locality_by_hand(grid, seed, blocks):
+    """LPD's rule word by word, with sets of places and square roots; slow."""
+    shuffled = blocks_of(make_schedule(f"random:{seed}:1", grid))[0]
+    sizes = make_schedule(f"random:{seed}:{blocks}", grid).sizes
+    touch = lambda a, b: max(abs(i - j) for i, j in zip(a, b)) <= 1  # noqa: E731
+    decided, groups = set(), []
+    for size in sizes:
+        near = {
+            place: sum(1 / math.dist(place, other) for other in decided if touch(place, other))
+            for place in shuffled
+            if place not in decided
+        }
+        free = sorted(near, key=lambda place: (-round(near[place], 4), shuffled.index(place)))
+        group = []
+        for place in free:
+            if near[place] > 1 - 1e-9 and len(group) < size:
+                group += [place] * (not any(touch(place, other) for other in group))
+        while len(group) < size:
+            left = [place for place in free if place not in group]
+            apart = [min((math.dist(a, b) for b in group), default=9e9) for a in left]
+            group.append(left[apart.index(max(apart))])
+        decided |= set(group)
+        groups.append(group)
+    return groups
+
+
+@quick
+@given(grids(), st.integers(0, 99), st.data())
+def test_localities_are_those_of_the_rule(grid, seed, data):
+    blocks = data.draw(st.integers(1, math.prod(grid)))
+    schedule = make_schedule(f"locality:{seed}:{blocks}", grid)
+    assert blocks_of(schedule) == locality_by_hand(grid, seed, blocks)
+
+
+@pytest.mark.parametrize("grid", [(1, 8, 8), (1, 16, 16), (5, 8, 8)])
+@pytest.mark.parametrize("seed", range(3))
+def test_localities_lie_beside_what_is_decided_and_seldom_beside_each_other(grid, seed):
+    def beside(place, others):
+        return any(sum(abs(i - j) for i, j in zip(place, other)) == 1 for other in others)
+
+    def shares(order):
+        """How many sites of later blocks lie beside earlier ones, and how many beside their own."""
+        blocks = blocks_of(make_schedule(f"{order}:{seed}:{round(math.prod(grid) ** 0.5)}", grid))
+        near, close, before = [], [], blocks[0]
+        for block in blocks[1:]:
+            near += [beside(place, before) for place in block]
+            close += [beside(place, block) for place in block]
+            before = before + block
+        return sum(near) / len(near), sum(close) / len(close)
+
+    near, close = shares("locality")
+    random_near, random_close = shares("random")
+    assert near > random_near + 0.1 and close < random_close / 1.8
+
+
+def test_locality_is_a_fixed_function_of_its_seed():
+    site = make_schedule("locality:3:4", (1, 3, 3)).site.tolist()
+    assert site == [0, 1, 6, 3, 2, 8, 4, 7, 5]
+    assert make_schedule("locality:3:4", (1, 3, 3)).sizes == (1, 2, 3, 3)
+    assert make_schedule("locality:4:4", (1, 3, 3)).site.tolist() != site
+
+
+def test_whole_numbers_order_proximities_as_roots_do():
+    counts = list(product(range(7), range(13), range(9)))  # touching along 1, 2 and 3 axes
+    places = [(0, 0, 1), (0, 1, 1), (1, 1, 1)]
+    exact = [sum(n / math.dist(p, (0, 0, 0)) for n, p in zip(each, places)) for each in counts]
+    whole = [sum(n * NEIGHBOURS[p] for n, p in zip(each, places)) for each in counts]
+    rank = lambda values: sorted(range(len(counts)), key=values.__getitem__)  # noqa: E731
+    assert rank(exact) == rank(whole) and len(set(whole)) == len(counts)
+    assert all((a > 1 - 1e-9) == (b >= ONE) for a, b in zip(exact, whole))
+
+
+@quick
+@given(st.integers(1, 3), st.integers(1, 9), st.data())
+def test_interlace_decides_what_scale_picks_each_once(t, side, data):
+    sizes = sorted({side, *data.draw(st.lists(st.integers(1, side), max_size=3))})
+    blocks = blocks_of(make_schedule(f"interlace:{','.join(map(str, sizes))}", (t, side, side)))
+    seen = set()
+    for size, block in zip(sizes, blocks, strict=True):
+        picks = [i * side // size for i in range(size)]
+        assert block == [p for p in product(range(t), picks, picks) if p not in seen]
+        seen |= set(block)
+
+
 @quick
 @given(grids().filter(lambda grid: grid != (1, 1, 1)), st.data())
 def test_kept_sites_come_first_and_together(grid, data):
@@ -246,7 +333,12 @@ def test_entities_of_xar(name, order):
     ("order", "words"),
     [
         ("nieghbor", "did you mean 'neighbor'?"),
-        ("locality:8", "known are: raster, row:k"),
+        ("locality:8", "'locality:seed:n' with whole numbers"),
+        ("locality:1:65", "n can be 1 to 64."),
+        ("locality:-1:4", "'locality:seed:n'"),
+        ("interlace", "'interlace:s1,s2,...'"),
+        ("interlace:1,2,4", "end with the grid's 8, as in 'interlace:1,2,4,8'."),
+        ("interlace:1,2,4,8:area", "'interlace:s1,s2,...'"),
         ("", "known are"),
         ("row:3", "sizes that divide are 1, 2, 4, 8."),
         ("cell:6", "sizes that divide are 1, 2, 4, 8."),
@@ -327,6 +419,9 @@ def test_units_and_default_predictions():
         "block:1x2x2": "self",
         "subsample:2": "self",
         "random:0:4": "self",
+        "locality:0:4": "self",
+        "locality": "self",
+        "interlace:1,2": "self",
         "kept:f0:0:1": "self",
         "scale:1,2": "self",
         "whole": "self",

@@ -527,8 +527,10 @@ def test_code_vectors_are_scaled_kept_and_used(tiny_model: Make, tmp_path: Path)
     assert bool(torch.isfinite(model.code_vectors).all())
 
 
-def test_a_random_unit_has_fresh_permutations(tiny_model: Make) -> None:
-    unit = tiny_model().config.unit("any")
+@pytest.mark.parametrize("order", ["random", "locality"])
+def test_a_unit_of_fresh_orders_draws_one_by_seed(order: str) -> None:
+    unit = Unit("any", order, "self")
+    assert unit.fresh and plan_for(unit, (1, 4, 4), seed=3).schedule.order == f"{order}:3:4"
     sites = [plan_for(unit, (1, 4, 4), seed=seed).schedule.site.tolist() for seed in (0, 0, 1)]
     assert sites[0] == sites[1] != sites[2] and sorted(sites[2]) == list(range(16))
     assert plan_for(unit, (1, 4, 4)).steps == 4
@@ -536,8 +538,10 @@ def test_a_random_unit_has_fresh_permutations(tiny_model: Make) -> None:
 
 
 def test_orders_of_continuous_latents_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'scale:1,2,4' draws continuous latents"):
-        plan_for(Unit("any", "scale:1,2,4", "self"), (1, 4, 4))
+    for order in ("scale:1,2,4", "scale:1,2,4:area", "scale:1,2,4:nearest"):
+        with pytest.raises(ConfigError, match="take 'interlace:1,2,4', which decides"):
+            plan_for(Unit("any", order, "self"), (1, 4, 4))
+    assert plan_for(Unit("any", "interlace:1,2,4", "self"), (1, 4, 4)).sizes == (1, 3, 12)
 
 
 def test_units_are_told_apart(tiny_model: Make) -> None:

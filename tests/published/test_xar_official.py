@@ -66,16 +66,17 @@ def test_velocities_and_latents(seed: int, tmp_path: Path) -> None:
 
 def sampled(network: Any, labels: Tensor, start: Tensor, steps: int, scale: float) -> Tensor:
     """Our latents (B, N, C) in entity order, by Euler's rule from `start`."""
+    plan = compile_plan(network.schedule, "self", continuous=True)
+    with torch.inference_mode():
+        prefix = network.prefix(labels, guided=True)
     decider = FlowDecider(
         network,
-        labels,
+        plan,
+        prefix.cursor.condition,
         torch.zeros(BATCH, dtype=torch.long),
         FlowSettings("euler", steps),
         lambda block, slots, visit: start[:, slots],
     )
-    plan = compile_plan(network.schedule, "self", continuous=True)
-    with torch.inference_mode():
-        prefix = network.prefix(labels, guided=True)
     settings = DecodeSettings(guidance=Guidance(scale, ramp="linear"))
     steps_of = decode(network, prefix, plan, "", decider.seeds, settings, decider=decider)
     codes = last_step(steps_of).codes.flatten(1, 3)  # (B, N, C) by site

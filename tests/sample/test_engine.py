@@ -34,11 +34,25 @@ CASES = [
     ("raster", "self"),
     ("random:3:5", "self"),
     ("random:7:16", "self"),
+    ("locality:3:5", "self"),
+    ("interlace:1,3,4", "self"),
     ("subsample:2", "self"),
     ("cell:2", "self"),
     ("neighbor", "self"),
 ]
-CLIPS = [("frame:1", "shift"), ("frame:2", "shift"), ("neighbor", "neighbors"), ("raster", "self")]
+CLIPS = [
+    ("frame:1", "shift"),
+    ("frame:2", "shift"),
+    ("neighbor", "neighbors"),
+    ("raster", "self"),
+    ("cell:2", "self"),
+    ("block:2x2x1", "self"),
+    ("subsample:2", "self"),
+    ("interlace:1,2", "self"),
+    ("locality:3:6", "self"),
+    ("frame:2", "self"),
+    ("whole", "self"),
+]
 
 
 def prompts(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -45,7 +45,9 @@ def integrate(solver, steps: int, field, start: Tensor, seed: int = 0) -> Tensor
     def noise(index: int) -> Tensor:
         return torch.randn(start.shape, generator=generator)
 
-    return solve(solver, lambda x, i: field(x, ends[i]), start, times, noise)
+    states = list(solve(solver, lambda x, i: field(x, ends[i]), start, times, noise))
+    assert len(states) == steps
+    return states[-1]
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
@@ -139,9 +141,9 @@ def draw(model: VelocityModel, settings: FlowSettings, scale: float = 3.0, **mor
     """Latents (B, N, C) of two pictures, in slot order."""
     labels, seeds = more.pop("labels", LABELS), more.pop("seeds", torch.tensor([7, 8]))
     plan = compile_plan(model.schedule, "self", continuous=True)
-    decider = FlowDecider(model, labels, seeds, settings, **more)
-    guidance = DecodeSettings(guidance=Guidance(scale, ramp="linear"))
     prefix = model.prefix(labels, guided=scale != 1)
+    decider = FlowDecider(model, plan, prefix.cursor.condition, seeds, settings, **more)
+    guidance = DecodeSettings(guidance=Guidance(scale, ramp="linear"))
     steps = decode(model, prefix, plan, "", seeds, guidance, decider=decider)
     return to_slots(plan.schedule, last_step(steps).codes)
 
@@ -199,10 +201,14 @@ def test_cached_visits_equal_whole_passes(order: str, solver) -> None:
 def test_scales_are_drawn_coarse_to_fine() -> None:
     model = velocity_model("scale:1,2,4")
     plan = compile_plan(model.schedule, "self")
-    decider = FlowDecider(model, LABELS, torch.tensor([7, 8]), FlowSettings(steps=2))
+    decider = FlowDecider(model, plan, LABELS, torch.tensor([7, 8]), FlowSettings(steps=2))
     seeds = torch.tensor([7, 8])
     steps = list(decode(model, model.prefix(LABELS), plan, "", seeds, decider=decider))
-    assert [int(step.done.sum()) for step in steps] == [0, 0, 16]
+    assert [int(step.done.sum()) for step in steps] == [0] * 5 + [16]
+    assert all(step.begun.all() for step in steps)  # coarse levels are spread over the grid
+    halves = steps[3].codes.view(2, 2, 2, 2, 2, 3)
+    assert torch.equal(halves, halves[:, :, :1, :, :1].expand_as(halves))
+    assert steps[3].codes.unique().numel() == 2 * 4 * 3 and steps[5].codes.unique().numel() == 96
     assert steps[-1].codes.shape == (2, 1, 4, 4, 3)
     assert steps[-1].codes.std() > 0.1
 
@@ -252,7 +258,7 @@ def test_given_blocks_are_context() -> None:
     model, settings = velocity_model("cell:2"), FlowSettings(steps=3)
     drawn = draw(model, settings, scale=1.0)
     plan, seeds = compile_plan(model.schedule, "self", continuous=True), torch.tensor([7, 8])
-    decider, prefix = FlowDecider(model, LABELS, seeds, settings), model.prefix(LABELS)
+    decider, prefix = FlowDecider(model, plan, LABELS, seeds, settings), model.prefix(LABELS)
     steps = decode(model, prefix, plan, "", seeds, decider=decider, given=drawn[:, :8])
     assert torch.allclose(to_slots(plan.schedule, last_step(steps).codes), drawn, atol=1e-5)
 

@@ -82,6 +82,23 @@ def test_a_generator_run_tells_its_losses(generated: Path) -> None:
         assert sheet.width > 2 * 2 * SIZE and sheet.height > 3 * 2 * SIZE
 
 
+def test_every_entity_of_next_x_is_a_unit(pictures: Path, vision: Path, tmp_path: Path) -> None:
+    orders = ("raster", "cell:2", "subsample:2", "interlace:1,2,4", "whole", "locality")
+    units = tuple(Unit(f"x{i}", order, "self") for i, order in enumerate(orders))
+    recipe = generator_recipe(pictures, vision, tmp_path, 18, units=units, caption_share=0.0)
+    recipe = replace(recipe, train=replace(recipe.train, eval_every=18, preview_every=0))
+    final = run_generator(recipe)
+    told = [line["metrics"] for line in log_of(tmp_path)]
+    assert {name for each in told for name in each if name.startswith("loss_x")} == {
+        f"loss_{unit.name}" for unit in units
+    }
+    assert {f"val_{unit.name}" for unit in units} < set(log_of(tmp_path)[-1]["eval"])
+    pipe = Pipeline.from_pretrained(final)
+    for unit, steps in zip(units, (16, 4, 4, 3, 1, 4)):
+        drawn = list(pipe.stream("a red thing", unit=unit.name, seed=1))
+        assert len(drawn) == steps and drawn[-1].done.all()
+
+
 def test_a_resumed_generator_run_ends_with_the_same_bits(
     pictures: Path, vision: Path, generated: Path, tmp_path: Path
 ) -> None:

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mmgen.data.dataset import ImageTextDataset
 from mmgen.errors import CheckpointError, DataError, UserError
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
-from mmgen.tokenizers_vis.quantizers import FSQConfig
+from mmgen.tokenizers_vis.quantizers import FSQConfig, KLConfig
 from mmgen.train import tokens
 from mmgen.train.datasets import DataConfig, held_out_pixels, open_train, readable
 from mmgen.train.tokens import TokenBatch, TokenDataset, cached_tokens
@@ -79,10 +80,16 @@ def cache(built: Path, tmp_path: Path) -> Path:
 
 def same(one: list[TokenBatch], two: list[TokenBatch]) -> bool:
     return len(one) == len(two) and all(
-        torch.equal(a.codes, b.codes)
+        torch.equal(tokens_of(a), tokens_of(b))
         and (a.captions, a.prompts, a.keys) == (b.captions, b.prompts, b.keys)
         for a, b in zip(one, two)
     )
+
+
+def tokens_of(batch: TokenBatch) -> Tensor:
+    tokens = batch.latents if batch.codes is None else batch.codes
+    assert tokens is not None
+    return tokens
 
 
 # -- building ----------------------------------------------------------------------------------
@@ -296,6 +303,7 @@ def test_resuming_at_any_batch_gives_the_unbroken_stream(
 def test_codes_captions_and_keys_stay_together(built: Path, vision: ConvTokenizer) -> None:
     cached = TokenDataset(built, vision.fingerprint)
     for batch in cached.epoch(1, 3, seed=2):
+        assert batch.codes is not None and batch.latents is None
         assert batch.codes.dtype == torch.long and batch.codes.shape == (3, 1, 2, 2)
         for codes, caption, key in zip(batch.codes, batch.captions, batch.keys):
             i = int(key[:2])
@@ -332,3 +340,89 @@ def test_batches_larger_than_the_data_are_refused(built: Path, vision: ConvToken
     cached = TokenDataset(built, vision.fingerprint)
     with pytest.raises(DataError, match="There are 11 pictures, fewer than one batch of 12"):
         next(cached.epoch(0, 12, seed=0))
+
+
+# -- latents -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def continuous() -> ConvTokenizer:
+    torch.manual_seed(0)
+    bottleneck = KLConfig(channels=3, scale=0.5)
+    config = ConvTokenizerConfig(bottleneck, 4, (8,), 1, 1, (), False, z_channels=4, norm_groups=4)
+    return ConvTokenizer(config).eval()
+
+
+@pytest.fixture(scope="module")
+def latents(
+    pictures: Path, continuous: ConvTokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("cache") / "latents"
+    cached_tokens(continuous, ImageTextDataset(pictures, 8), folder)
+    return folder
+
+
+def test_a_cache_of_latents_holds_means_and_deviations(
+    pictures: Path, continuous: ConvTokenizer, latents: Path
+) -> None:
+    data = ImageTextDataset(pictures, 8)
+    cached = TokenDataset(latents, continuous.fingerprint)
+    assert cached.continuous and cached.grid == (1, 2, 2) and len(cached) == COUNT
+    for batch in cached.epoch(1, 3, seed=2):
+        assert batch.codes is None and batch.latents is not None
+        assert batch.latents.dtype == torch.float32 and batch.latents.shape == (3, 1, 2, 2, 3)
+        pixels = torch.stack([data[int(key[:2])].pixels for key in batch.keys])
+        with torch.no_grad():
+            wanted = continuous.encode(pixels).latents
+        torch.testing.assert_close(batch.latents, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_samples_are_draws_of_the_posterior(
+    pictures: Path, continuous: ConvTokenizer, latents: Path
+) -> None:
+    cached = TokenDataset(latents, continuous.fingerprint)
+    drawn: dict[str, list[Tensor]] = {}
+    for epoch in range(300):
+        for batch in cached.epoch(epoch, COUNT, seed=0, sampled=True):
+            for key, latent in zip(batch.keys, tokens_of(batch)):
+                drawn.setdefault(key, []).append(latent)
+    for item in readable(ImageTextDataset(pictures, 8)):
+        samples = torch.stack(drawn[item.key])
+        with torch.no_grad():
+            codes = continuous.encode(item.pixels[None])
+        assert codes.latents is not None and codes.deviations is not None
+        off = (samples - codes.latents[0]) / codes.deviations[0]
+        assert off.mean(0).abs().max() < 0.35 and (off.std(0) - 1).abs().max() < 0.25
+        assert abs(float(off.mean())) < 0.06 and abs(float(off.std()) - 1) < 0.04
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 3), st.integers(1, 5), st.integers(0, 2**62), st.integers(0, 12))
+def test_a_draw_depends_on_its_epoch_and_index_alone(
+    latents: Path, continuous: ConvTokenizer, epoch: int, size: int, seed: int, start: int
+) -> None:
+    cached = TokenDataset(latents, continuous.fingerprint)
+    whole = list(cached.epoch(epoch, size, seed=seed, sampled=True))
+    assert same(
+        list(cached.epoch(epoch, size, seed=seed, sampled=True, start_batch=start)), whole[start:]
+    )
+    by_key = {key: latent for batch in whole for key, latent in zip(batch.keys, tokens_of(batch))}
+    for batch in cached.epoch(epoch, 4, seed=seed, sampled=True):  # in other batches
+        for key, latent in zip(batch.keys, tokens_of(batch)):
+            assert key not in by_key or torch.equal(latent, by_key[key])
+    later = next(cached.epoch(epoch + 1, COUNT, seed=seed, sampled=True))
+    for key, latent in zip(later.keys, tokens_of(later)):
+        assert key not in by_key or not torch.equal(latent, by_key[key])
+
+
+def test_a_cache_of_half_a_posterior_is_damaged(
+    continuous: ConvTokenizer, latents: Path, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(latents, tmp_path / "latents"))
+    shard = load_file(place / SHARD)
+    save_file({"latents": shard["latents"]}, place / SHARD)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        TokenDataset(place, continuous.fingerprint)
+    save_file({**shard, "deviations": shard["deviations"][1:].clone()}, place / SHARD)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        TokenDataset(place, continuous.fingerprint)

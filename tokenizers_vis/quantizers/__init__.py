@@ -7,7 +7,7 @@ from typing import TypeAlias
 from mmgen.tokenizers_vis.protocol import Quantizer
 from mmgen.tokenizers_vis.quantizers.fsq import FSQ, FSQConfig
 from mmgen.tokenizers_vis.quantizers.ibq import IBQ, IBQConfig
-from mmgen.tokenizers_vis.quantizers.kl import KL, KLConfig
+from mmgen.tokenizers_vis.quantizers.kl import KL, KLConfig, divergence
 from mmgen.tokenizers_vis.quantizers.lfq import LFQ, LFQConfig
 from mmgen.tokenizers_vis.quantizers.vq import VQ, VQConfig
 
@@ -43,4 +43,5 @@ __all__ = [
     "VQ",
     "VQConfig",
     "build_quantizer",
+    "divergence",
 ]
