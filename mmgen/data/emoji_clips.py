@@ -19,7 +19,6 @@ from mmgen.data.captions import clip_captions
 from mmgen.data.clips import strip_of
 from mmgen.data.emoji import (
     MANIFEST,
-    Progress,
     check_ids,
     concepts,
     make_room,
@@ -34,6 +33,7 @@ from mmgen.data.films import timed_frames
 from mmgen.data.npm import Package, obtain, read_members
 from mmgen.errors import ConfigError, DataError
 from mmgen.files import write_json, write_text
+from mmgen.progress import Progress
 
 CLIP_FORMAT = "mmgen-emoji-clips-1"
 CLIP_SPLITS = ("train", "test_clip", "test_concept")
