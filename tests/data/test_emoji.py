@@ -291,7 +291,7 @@ def small_set(monkeypatch: pytest.MonkeyPatch) -> list[emoji.Item]:
         ids = sorted(item.id for item in items if item.split == split)
         digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
         facts[split] = {"count": len(ids), "sha256": digest}
-    monkeypatch.setattr(emoji, "_facts", lambda: {"splits": facts, "pixels64": {}})
+    monkeypatch.setattr(emoji, "published_facts", lambda: {"splits": facts, "pixels64": {}})
 
     def flat(style: Style, packages: Path | None) -> object:
         return lambda key, label: Image.new("RGB", (256, 256), (len(key), len(label), 9))
