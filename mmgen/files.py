@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def replacing_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder beside `target`; on success flush it and rename it to `target`.
 
-    If the block raises, `target` keeps what it held and the new folder is removed.
+    If the block raises, `target` keeps what it held, and the new folder is removed with the
+    folders that were made for it.
 
     Raises:
         UserError: the files cannot be written.
     """
     place = target.parent / f".partial-{target.name}-{os.getpid()}"
+    made = [folder for folder in target.parents if not folder.exists()]  # the inner ones first
     try:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -78,6 +80,9 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         raise unwritable_folder(target, error) from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it holds something, such as `target`
+                folder.rmdir()
 
 
 def unwritable_folder(target: Path, error: Exception) -> UserError:
