@@ -92,8 +92,11 @@ def test_one_line_makes_a_pipeline(mmgen: Commands, tiny: Path, place: Path) -> 
     words = (*words, "--tokenizer", tiny, *FEW)
     spoil(place)
     assert_one_sentence(
-        replace_out(mmgen(*words, cwd=place)), "'notes.png' (it is not a picture", "--allow-bad"
+        replace_out(mmgen(*words, cwd=place)),
+        "'notes.png' (it is not a picture",
+        "--allow-bad",
     )
+    assert [path.name for path in place.iterdir()] == ["my"]
     done = mmgen(*words, "--allow-bad", "0.1", "-o", "run", cwd=place)
     assert (done.code, done.err) == (0, ""), done
     lines = done.out.splitlines()

@@ -16,6 +16,7 @@ from bad_pictures import BAD, GOOD, write_bad_pictures
 from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.inspect import Findings, inspect, scripts_of
 from mmgen.data.pictures import BadSample
+from mmgen.data.reports import refuse_many_bad
 from mmgen.data.sources import open_any, open_source
 from mmgen.errors import DataError
 
@@ -107,3 +108,13 @@ def test_duplicates_and_captions_are_counted(tmp_path: Path) -> None:
 )
 def test_scripts(text: str, scripts: list[str]) -> None:
     assert scripts_of(text) == scripts
+
+
+def test_a_refusal_says_how_much_was_looked_at() -> None:
+    bad = {"a": "it is empty"}
+    with pytest.raises(DataError, match=r"1 bad of 9 .* That is more than 1%; mend") as all_:
+        refuse_many_bad(bad, 9, "my", 0.01)
+    assert "so far" not in str(all_.value) and "rest" not in str(all_.value)
+    with pytest.raises(DataError, match=r"the 3 seen of 9 .* already .*`mmgen data check` name"):
+        refuse_many_bad(bad, 9, "my", 0.01, seen=3)
+    refuse_many_bad(bad, 9, "my", 0.2, seen=3)

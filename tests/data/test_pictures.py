@@ -143,7 +143,7 @@ def test_sixteen_bit_tiff_is_scaled_in_either_byte_order(order: str) -> None:
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_32_bits_a_channel_are_a_bad_sample_not_black(kind: type) -> None:
     picture = Image.fromarray(np.array([[0, 1, 100, 255]], dtype=kind))
-    with pytest.raises(BadSample, match="'k' .* 32 bits a channel; save it with 8"):
+    with pytest.raises(BadSample, match=r"'k' .* 32 bits a channel; save it with 8"):
         open_picture(encoded(picture, "TIFF"), "k")
 
 

@@ -364,6 +364,19 @@ def test_pictures_without_captions_are_measured_as_a_whole(pipeline: Path, tmp_p
     assert code == 2 and "11 pixels a side or more, not 8" in said
 
 
+def test_bad_pictures_are_allowed_as_asked_and_named(pipeline: Path, tmp_path: Path) -> None:
+    folder, out = write_pictures(tmp_path / "my"), tmp_path / "r.json"
+    (folder / "notes.png").write_text("buy milk")
+    words = ("tokenizer", pipeline, "--data", folder, "--json", out)
+    code, said = run(*words)
+    assert code == 2 and "'notes.png' (it is not a picture" in said and "--allow-bad" in said
+    code, said = run(*words, "--allow-bad", 0.1)
+    assert code == 0 and f"Skipped 1 bad of 13 samples in {folder}: 'notes.png'" in said
+    found = Result.read(out).figures["all"]
+    assert (found["pictures"], found["skipped"], list(found["bad"])) == (12, 1, ["notes.png"])
+    assert run(*words, "--allow-bad", 2)[0] == 2
+
+
 def test_shards_of_others_are_measured_as_a_whole_and_stay(pipeline: Path, tmp_path: Path) -> None:
     pack(open_source(write_pictures(tmp_path / "my")), tmp_path / "shards", 5)
     before = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
