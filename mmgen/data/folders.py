@@ -14,6 +14,7 @@ from mmgen.data.index import Entry, Span, path_inside
 from mmgen.data.pictures import EXTENSIONS
 from mmgen.errors import DataError
 
+METADATA = ("metadata.jsonl", "metadata.csv")
 FIELD_BYTES = 16 << 20  # of a metadata.csv; what is too long for a caption is refused by its row
 
 Row = tuple[str, tuple[object, ...]]  # (file name, captions)
@@ -29,8 +30,7 @@ def index_folder(folder: Path, also: tuple[str, ...] = ()) -> list[Entry]:
     Raises:
         DataError: the metadata cannot be used, or there are two metadata files.
     """
-    tables = [folder / "metadata.jsonl", folder / "metadata.csv"]
-    present = [path for path in tables if path.is_file()]
+    present = [path for name in METADATA if (path := folder / name).is_file()]
     if len(present) > 1:
         raise DataError(f"{folder} has metadata.jsonl and metadata.csv; keep one of them.")
     if present:
@@ -38,8 +38,18 @@ def index_folder(folder: Path, also: tuple[str, ...] = ()) -> list[Entry]:
     return [entry for path in sorted(folder.rglob("*")) if (entry := _found(folder, path, also))]
 
 
+def texts_alone(folder: Path, also: tuple[str, ...] = ()) -> list[str]:
+    """The .txt files of a folder without metadata that stand beside no picture, sorted."""
+    if any((folder / name).is_file() for name in METADATA):
+        return []
+    paths = sorted(folder.rglob("*"))
+    named = {path.with_suffix("") for path in paths if _is_named_so(path, also)}
+    texts = [path for path in paths if path.suffix == ".txt" and path.is_file()]
+    return [_key(folder, path) for path in texts if path.with_suffix("") not in named]
+
+
 def _found(folder: Path, path: Path, also: tuple[str, ...]) -> Entry | None:
-    """The entry of a picture, or of a link that is one or may lead to some, but cannot be used."""
+    """The entry of a picture, or of what may be taken for one or for some, but cannot be used."""
     if is_picture(path, also):
         return with_text(folder, path)
     name = _key(folder, path)
@@ -47,6 +57,8 @@ def _found(folder: Path, path: Path, also: tuple[str, ...]) -> Entry | None:
         return Entry(name, flaw="it is a link to a folder, and those are not followed")
     if path.is_symlink() and _is_named_so(path, also) and not path.exists():
         return Entry(name, flaw="it is a link to a file that is not there")
+    if _is_named_so(path, also) and path.exists() and not path.is_dir():
+        return Entry(name, flaw="it is a pipe or device, not a file")
     return None
 
 

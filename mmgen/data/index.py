@@ -54,6 +54,8 @@ class Span:
         Raises:
             BadSample: the file is gone, unreadable, shorter than it was, or over the limit.
         """
+        if self.size is None and self.path.is_fifo():  # opening one would wait for a writer
+            raise BadSample(key, f"{self.path} is a pipe, not a file")
         most = limit + 1 if self.size is None else min(self.size, limit + 1)
         try:
             # Opened anew each time: handles cannot be shared between threads and processes.

@@ -20,7 +20,7 @@ from mmgen.errors import DataError, suggestion
 
 PICTURE_COLUMNS = ("image", "picture", "img", "jpg", "png", "file_name", "image_path", "path")
 CAPTION_COLUMNS = ("captions", "caption", "text", "prompt", "description", "sentence", "title")
-KEPT_GROUPS = 2  # row groups of a parquet file that are kept decoded
+KEPT_BYTES = 512 << 20  # of decoded row groups that the parquet files of a source keep together
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,18 @@ def index_parquet(files: list[Path], columns: Columns, captioned: bool) -> list[
     Raises:
         DataError: pyarrow is not installed, a file is damaged, or a column is missing.
     """
+    kept = _Kept(KEPT_BYTES)
     return [
         entry
         for file, name in zip(files, distinct_names(files))
-        for entry in _entries(_Parquet(file), name, columns, captioned)
+        for entry in _entries(_Parquet(file, kept), name, columns, captioned)
     ]
+
+
+def largest_group(files: list[Path], columns: Columns) -> tuple[int, int]:
+    """Bytes of pictures in the largest row group of parquet files, and in all of them."""
+    sizes = [size for file in files for size in _Parquet(file, _Kept(0)).sizes(columns.picture)]
+    return max(sizes, default=0), sum(sizes)
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -218,10 +225,33 @@ def _as_captions(value: object) -> tuple[object, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+class _Kept:
+    """The row groups that were read last, of all files of a source, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._groups: OrderedDict[Hashable, Any] = OrderedDict()
+        self._room, self._lock = limit, threading.Lock()
+
+    def find(self, key: Hashable) -> Any:
+        """A group that is kept, or None."""
+        with self._lock:
+            if key in self._groups:
+                self._groups.move_to_end(key)  # the newest stands last
+            return self._groups.get(key)
+
+    def keep(self, key: Hashable, values: Any) -> None:
+        """Keep a group, and let the oldest go for it; the newest is kept whatever its size."""
+        with self._lock:
+            self._groups[key] = values
+            self._room -= values.nbytes
+            while self._room < 0 and len(self._groups) > 1:
+                self._room += self._groups.popitem(last=False)[1].nbytes
+
+
 class _Parquet:
     """One parquet file; the row groups read last stay in memory."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, kept: _Kept) -> None:
         try:
             from pyarrow import parquet
         except ImportError:
@@ -238,8 +268,8 @@ class _Parquet:
         self.state = Span(file).state
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self._starts: list[int] = [0, *accumulate(sizes)]
-        self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._meta = meta
+        self._kept, self._lock = kept, threading.Lock()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -255,14 +285,26 @@ class _Parquet:
 
     def cell(self, row: int, name: str) -> object:
         group = bisect_right(self._starts, row) - 1
+        key = (self.name, group, name)
         with self._lock:  # several threads that want one group need not all read it
-            values = self._kept.pop((group, name), None)
+            values = self._kept.find(key)
             if values is None:
                 values = self._read(group, name)
-            self._kept[group, name] = values  # the newest stands last
-            while len(self._kept) > KEPT_GROUPS:
-                self._kept.popitem(last=False)
+                self._kept.keep(key, values)
         return values[row - self._starts[group]].as_py()
+
+    def sizes(self, picture: str | None) -> list[int]:
+        """Bytes of the pictures in each row group."""
+        column = _chosen(self, picture, PICTURE_COLUMNS, "pictures")
+        groups = [self._meta.row_group(i) for i in range(self._meta.num_row_groups)]
+        return [
+            sum(
+                part.total_uncompressed_size
+                for part in map(group.column, range(group.num_columns))
+                if part.path_in_schema.split(".")[0] == column
+            )
+            for group in groups
+        ]
 
     def _read(self, group: int, name: str) -> Any:
         from pyarrow import parquet

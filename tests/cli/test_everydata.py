@@ -41,6 +41,16 @@ def test_check_says_what_is_there(mmgen: Commands, place: Path) -> None:
         assert sheet.width > 4 * 96 and sheet.height > 3 * 96
 
 
+def test_check_mentions_texts_without_a_picture(mmgen: Commands, place: Path) -> None:
+    for name in ("00.x.txt", "readme.txt"):
+        (place / "my/pictures" / name).write_text("a text")
+    done = mmgen("data", "check", "my/pictures", cwd=place)
+    remark = "2 .txt without a picture of that name: 00.x.txt, readme.txt"
+    assert done.code == 0 and f"bad         none\nremark      {remark}\nsheet" in done.out
+    done = mmgen("data", "check", "my/pictures", "--json", cwd=place)
+    assert json.loads(done.out)["remarks"] == [remark]
+
+
 def test_check_ends_with_1_if_too_many_are_bad(mmgen: Commands, place: Path) -> None:
     spoil(place)
     words = ("data", "check", "my/pictures", "--json", "-o", "c.png")

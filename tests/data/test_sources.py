@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -243,6 +244,13 @@ def test_unusable_metadata_is_one_error(
     (tmp_path / file).write_bytes(content)
     with pytest.raises(DataError, match=words):
         open_source(tmp_path)
+
+
+def test_a_pipe_that_a_table_names_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\nfifo.png,x\n")
+    with pytest.raises(BadSample, match="is a pipe"):
+        open_source(tmp_path).read(0)
 
 
 def test_long_captions_in_a_table_are_used_or_named(tmp_path: Path) -> None:
