@@ -64,11 +64,13 @@ def codes_seen(pipe: Pipeline, images: list[Image.Image]) -> Tensor:
 
     from mmgen.data.fit import fit_pixels
 
-    pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in images])
+    own = {id(image): image for image in images}  # each picture once, however often it is there
+    pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in own.values()])
     with torch.inference_mode():
         codes = pipe.vision.encode(pixels.to(pipe.device))
     tokens: Tensor = codes.latents if codes.indices is None else codes.indices
-    return tokens
+    places = {name: place for place, name in enumerate(own)}
+    return tokens[[places[id(image)] for image in images]]
 
 
 def _describe(

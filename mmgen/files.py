@@ -18,6 +18,8 @@ from mmgen.errors import UserError
 # Endings of the picture files that we write, and Pillow's names of their formats.
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}
 
+CACHE = "MMGEN_CACHE"  # environment variable that says where what was fetched lies
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -92,6 +94,20 @@ def unwritable_folder(target: Path, error: Exception) -> UserError:
     )
 
 
+def refuse_taken(out: Path) -> None:
+    """Refuse a place where something is.
+
+    Raises:
+        UserError: there is a file, or a folder that is not empty.
+    """
+    try:
+        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:  # no permission, or a name that no file can have
+        raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
+    if taken:
+        raise UserError(f"{out} already exists; choose another place, or remove it first.")
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder: first out of sight, so that a kill in the middle leaves no half of it."""
     hidden = path.parent / f".partial-old-{path.name}-{os.getpid()}"
@@ -125,6 +141,13 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore or rewrite it.") from None
+
+
+def cache_folder() -> Path:
+    """Where what was fetched lies: `$MMGEN_CACHE`, else `mmgen` in the user's cache."""
+    if place := os.environ.get(CACHE):
+        return Path(place)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmgen"
 
 
 def sha256_of(path: str | Path) -> str:

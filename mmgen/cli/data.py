@@ -158,11 +158,15 @@ def emoji(
 
     if variants and not clips:
         raise UserError("--variants goes with --clips; the pictures have none.")
+
+    def say(line: str) -> None:
+        typer.echo(f"mmgen: {line}", err=True)
+
     check_folder(out)
     with progress_of("Drawing emoji") as update:
         if clips:
-            manifest = build_clips(out, size, packages, variants, update)
+            manifest = build_clips(out, size, packages, variants, update, say)
         else:
-            manifest = build_emoji(out, size, packages, update)
+            manifest = build_emoji(out, size, packages, update, say)
     counts = ", ".join(f"{name} {facts['count']}" for name, facts in manifest["splits"].items())
     typer.echo(f"Wrote {out} ({counts}). The drawings' licences are in {out / 'LICENSES.md'}.")

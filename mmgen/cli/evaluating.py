@@ -193,9 +193,10 @@ def generator(
         from mmgen.evaluation.features import FeatureExtractor
         from mmgen.evaluation.generator import evaluate_generator
         from mmgen.evaluation.measure import Bench, CardSettings
-        from mmgen.evaluation.real import open_real
+        from mmgen.evaluation.real import open_real, size_of
         from mmgen.pipeline import Pipeline
 
+        size_of(data)  # refuses what is no emoji set, before packages and weights are looked for
         settings = CardSettings(pictures, pictures, batch, seed)
         pipe = Pipeline.from_pretrained(model).to(usable_device(device))
         looker, extractor = _inception(inception, pipe.device), FeatureExtractor(pipe.device)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mmgen.data.captions import emoji_captions
 from mmgen.data.emoji_notices import NOTICES
 from mmgen.data.emoji_styles import CANVAS, STYLES, Style, open_style
+from mmgen.data.npm import obtain_all
 from mmgen.data.shards import split_evenly, write_shard
 from mmgen.errors import ConfigError, DataError, UserError
 from mmgen.files import read_json, sha256_of, write_json, write_text
@@ -65,7 +66,11 @@ class Item:
 
 
 def build_emoji(
-    out: Path, size: int = 64, packages: Path | None = None, progress: Progress | None = None
+    out: Path,
+    size: int = 64,
+    packages: Path | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Draw the emoji set and write it to `out` as shards, LICENSES.md and manifest.json.
 
@@ -74,6 +79,7 @@ def build_emoji(
         size: pixels a side of a picture; divides 256.
         packages: folder with the six .tgz files; None fetches them by npm into the cache.
         progress: is called with the number of pictures done and of all.
+        say: is told what is being fetched.
 
     Returns:
         The content of manifest.json.
@@ -89,6 +95,7 @@ def build_emoji(
     items = all_items()
     check_splits(items, facts["splits"])
     make_room(out, FORMAT)
+    obtain_all([style.package for style in STYLES], packages, say)
     pictures = _draw_all(items, size, packages, facts["pixels64"], progress)
     mark_unfinished(out, FORMAT)
     shards = _write_shards(out, items, pictures)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mmgen.data.emoji import (
 from mmgen.data.emoji_notices import CLIP_NOTICES
 from mmgen.data.emoji_styles import CANVAS
 from mmgen.data.films import timed_frames
-from mmgen.data.npm import Package, obtain, read_members
+from mmgen.data.npm import Package, obtain, obtain_all, read_members
 from mmgen.errors import ConfigError, DataError
 from mmgen.files import write_json, write_text
 from mmgen.progress import Progress
@@ -88,6 +88,7 @@ def build_clips(
     packages: Path | None = None,
     variants: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Write the emoji clips to `out` as shards of strips, LICENSES.md and manifest.json.
 
@@ -97,6 +98,7 @@ def build_clips(
         packages: folder with the four .tgz files; None fetches them by npm into the cache.
         variants: also those of skin tone and gender, as shards of their own.
         progress: is called with the number of clips done and of all.
+        say: is told what is being fetched.
 
     Returns:
         The content of manifest.json.
@@ -112,6 +114,7 @@ def build_clips(
     items = clip_items(variants)
     check_clip_ids(items)
     make_room(out, CLIP_FORMAT)
+    obtain_all(list(PACKAGES.values()), packages, say)
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".partial-") as place:
         strips = Path(place)
         ms = _write_strips(strips, items, size, packages, progress)

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmgen.errors import DataError
+from mmgen.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,16 +61,11 @@ def open_picture(source: bytes | str | Path, key: str, *, limit: int = PIXEL_LIM
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadSample(key, f"it has more than {limit} pixels") from None
     except Exception as error:  # decoders meet damage with any kind of exception
-        raise BadSample(key, f"it is damaged ({_first_line(error)})") from None
+        raise BadSample(key, f"it is damaged ({first_line(error)})") from None
 
 
 def _too_large(size: tuple[int, int], limit: int) -> str:
     return f"it has {size[0]}x{size[1]} pixels, more than {limit}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from mmgen.data.index import Entry, Span, distinct_names, path_inside
 from mmgen.data.pictures import BadSample
-from mmgen.errors import DataError, suggestion
+from mmgen.errors import DataError, first_line, suggestion
 
 PICTURE_COLUMNS = ("image", "picture", "img", "jpg", "png", "file_name", "image_path", "path")
 CAPTION_COLUMNS = ("captions", "caption", "text", "prompt", "description", "sentence", "title")
@@ -89,8 +89,7 @@ class Cell:
         try:
             value = self.table.cell(self.row, self.column)
         except Exception as error:  # the libraries meet damage with any kind of exception
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadSample(key, f"its row cannot be read ({first[:200]})") from None
+            raise BadSample(key, f"its row cannot be read ({first_line(error)})") from None
         if isinstance(value, dict):
             value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         if isinstance(value, str):
@@ -149,7 +148,7 @@ def index_saved(folder: Path, columns: Columns, captioned: bool) -> list[Entry]:
     try:
         data = datasets.load_from_disk(str(folder))
     except Exception as error:  # as above
-        raise DataError(f"{folder} is damaged ({_first(error)}); save it again.") from None
+        raise DataError(f"{folder} is damaged ({first_line(error)}); save it again.") from None
     return index_dataset(data, columns, captioned, str(folder), folder)
 
 
@@ -262,9 +261,8 @@ class _Parquet:
             with parquet.ParquetFile(file) as opened:
                 meta, self.names = opened.metadata, list(opened.schema_arrow.names)
         except Exception as error:  # as above
-            raise DataError(
-                f"{file} is no parquet file, or it is damaged ({_first(error)}); fetch it again."
-            ) from None
+            why = f"{file} is no parquet file, or it is damaged ({first_line(error)})"
+            raise DataError(f"{why}; fetch it again.") from None
         self.state = Span(file).state
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self._starts: list[int] = [0, *accumulate(sizes)]
@@ -279,7 +277,7 @@ class _Parquet:
             try:
                 values = self._read(group, name).to_pylist()
             except Exception as error:  # as above
-                why = f"{self.name} is damaged ({_first(error)})"
+                why = f"{self.name} is damaged ({first_line(error)})"
                 raise DataError(f"{why}; fetch it again.") from None
             yield from values
 
@@ -344,7 +342,3 @@ def _needed(name: str, package: str) -> DataError:
     return DataError(
         f"{name} needs the package {package} to be read; `pip install 'mmgen-ar[data]'`."
     )
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

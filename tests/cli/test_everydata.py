@@ -94,7 +94,7 @@ def test_pack_writes_shards_that_train(mmgen: Commands, place: Path) -> None:
     assert done.out.startswith("Wrote 12 pictures to shards/train-{0000..0002}.tar. Skipped 1 bad")
     done = mmgen("data", "check", "shards/train-{0000..0002}.tar", cwd=place)
     assert done.code == 0 and "12 usable\nsizes       8x8 to 8x8" in done.out
-    assert_one_sentence(mmgen(*words, cwd=place), "shards is there and not empty")
+    assert_one_sentence(mmgen(*words, cwd=place), "shards already exists")
 
 
 def test_one_line_makes_a_pipeline(mmgen: Commands, tiny: Path, place: Path) -> None:
@@ -206,7 +206,7 @@ REFUSED = [
     (("data", "check", "my/pictures", "--allow-bad", "2"), "--allow-bad is 2; give a share"),
     (("data", "check", "my/pictures", "--caption-column", "x"), "is no table"),
     (("data", "check", "my/pictures", "-o", "my"), "does not name a picture"),
-    (("data", "pack", "my/pictures", "--out", "my"), "my is there and not empty"),
+    (("data", "pack", "my/pictures", "--out", "my"), "my already exists"),
     (("data", "pack", "my/pictures", "--out", "s", "--shard-size", "0"), "shard_size must be at"),
 ]
 

@@ -145,9 +145,11 @@ def test_packages_are_named_as_npm_names_them() -> None:
 
 def test_without_npm_there_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "cache"))
+    said = list[str]()
     with pytest.raises(UserError, match=r"npm is needed.*--packages"):
-        emoji.build_emoji(tmp_path / "out")
+        emoji.build_emoji(tmp_path / "out", say=said.append)
+    assert said == ["Fetching @discordapp/twemoji@16.0.1 (package 1 of 6)."]
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -168,9 +170,32 @@ def test_a_failing_npm_is_one_error(
     npm.write_text(f"#!/bin/sh\n{script}\n")
     npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=words):
         obtain(Package("@some/thing", "1.0.0", "0" * 64))
+
+
+def test_fetched_files_lie_in_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("MMGEN_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "xdg/mmgen/packages"
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own/packages"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for npm is a shell script")
+def test_npm_is_not_waited_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words; exit 3\n')
+    npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError):
+        obtain(Package("@some/thing", "1.0.0", "0" * 64))
+    words = (tmp_path / "words").read_text().split()
+    assert {"--fetch-retries=1", "--fetch-timeout=20000", "--fetch-retry-maxtimeout=2000"} <= set(
+        words
+    )
 
 
 def test_a_folder_of_packages_must_hold_the_published_files(tmp_path: Path) -> None:
@@ -297,6 +322,7 @@ def small_set(monkeypatch: pytest.MonkeyPatch) -> list[emoji.Item]:
         return lambda key, label: Image.new("RGB", (256, 256), (len(key), len(label), 9))
 
     monkeypatch.setattr(emoji, "open_style", flat)
+    monkeypatch.setattr(emoji, "obtain_all", lambda *_words: None)
     return items
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_nothing_is_lost(found: Findings) -> None:
     assert "arabic 1" in said and "emoji 1" in said and "1 animated" in said
     assert found.to_dict()["captions"]["scripts"]["latin"] == len(GOOD)
     assert json.dumps(found.to_dict(), ensure_ascii=False).encode("utf-8") and said.encode("utf-8")
+
+
+def test_each_picture_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = open_any(folder), Counter[int]()
+    encoded = source.encoded
+    monkeypatch.setattr(source, "encoded", lambda i: read.update([i]) or encoded(i))
+    inspect(source)
+    assert set(read.values()) == {1}
 
 
 def test_odd_pictures_look_as_they_should(folder: Path) -> None:

@@ -68,7 +68,7 @@ def test_nothing_is_half_written(folder: Path, tmp_path: Path) -> None:
             pack(open_source(folder), out, **sizes)
     out.mkdir()
     (out / "mine").touch()
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="already exists"):
         pack(open_source(folder), out, limit_bad=1.0)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 

@@ -206,6 +206,11 @@ def test_without_final_no_test_split_is_looked_at(pipeline: Path, data: Path) ->
     assert "test_pair " not in said.split("Protocol:")[0]
 
 
+def test_the_set_is_looked_for_before_weights_and_packages(tmp_path: Path) -> None:
+    code, said = run("generator", tmp_path / "no pipeline", "--data", tmp_path)
+    assert code == 2 and "is no folder that `mmgen data emoji` wrote" in said
+
+
 def test_an_unknown_unit_is_named(pipeline: Path, data: Path) -> None:
     code, said = run("generator", pipeline, "--data", data, "--unit", "blok")
     assert code == 2 and "no unit 'blok'; did you mean 'block'?" in said

@@ -118,6 +118,11 @@ def test_wishes_that_make_no_sense(wish: dict[str, object], message: str) -> Non
         Wish("x", **wish)  # type: ignore[arg-type]
 
 
+def test_a_size_of_no_tokenizer_names_those_that_work(pictures: Path) -> None:
+    with pytest.raises(ConfigError, match="give 64, which the shipped one has learned, or 16, 32"):
+        generator_recipes(Wish(str(pictures), size=63))
+
+
 def test_held_out_pictures_are_never_trained_on(pictures: Path, tmp_path: Path) -> None:
     config = DataConfig(str(pictures), image_size=SIZE, held_out=0.25)
     train, held = open_train(config).source.keys, open_held_out(config).source.keys
