@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgen import files
 from mmgen.errors import DataError, UserError
+from mmgen.files import cache_folder as user_cache
 from mmgen.files import sha256_of
 
 MEMBER_LIMIT = 64 << 20  # bytes; the largest file that we read, noto's icons.json, has 25 MB
@@ -99,7 +99,7 @@ def obtain_all(
 
 def cache_folder() -> Path:
     """Where fetched packages are kept: `packages` in `mmgen.files.cache_folder`."""
-    return files.cache_folder() / "packages"
+    return user_cache() / "packages"
 
 
 def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
