@@ -180,5 +180,7 @@ def test_a_picture_that_comes_again_is_encoded_once(
     monkeypatch.setattr(pipe.vision, "encode", lambda x: shown.append(len(x)) or encode(x))
     mixed = codes_seen(pipe, [picture, other, picture, picture])
     assert shown == [2]
+    pipe.caption([picture] * 5, temperature=1.0)
+    assert shown == [2, 1]
     alone = [codes_seen(pipe, [each])[0] for each in (picture, other, picture, picture)]
     assert torch.equal(mixed, torch.stack(alone)) and not torch.equal(mixed[0], mixed[1])
