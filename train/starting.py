@@ -250,7 +250,8 @@ def _new_tokenizer(size: int, widths: tuple[int, int]) -> ConvTokenizerConfig:
     strides = [s for s in (16, 8, 4, 2) if size % s == 0 and fewest <= size // s <= MOST_GRID]
     if not strides:
         raise ConfigError(
-            f"No tokenizer is made for {size} pixels a side; give 16, 32, 64, 96, 128, 192 or 256."
+            f"No tokenizer is made for {size} pixels a side; give {SIZE}, which the shipped one "
+            "has learned, or 16, 32, 96, 128, 192 or 256."
         )
     patch = min(4, strides[0] // 2)
     narrow, wide = widths
