@@ -244,7 +244,7 @@ def test_one_process_of_a_machine_encodes_and_the_others_wait(
     seen: list[str] = []
 
     class Turns:
-        device = torch.device("cpu")
+        device, num_processes = torch.device("cpu"), 1
 
         @contextmanager
         def local_main_process_first(self) -> Iterator[None]:
