@@ -22,6 +22,7 @@ from mmgen.pipeline import Pipeline, SamplingDefaults
 from mmgen.sample.clip_files import save_clip
 from mmgen.train.clip_datasets import ClipDataConfig
 from mmgen.train.datasets import DataConfig
+from mmgen.train.flow_losses import FlowConfig
 from mmgen.train.generator_clips import given_part
 from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
 from mmgen.train.tokens import cached_tokens
@@ -184,6 +185,12 @@ def test_what_clips_cannot_be_trained_with(
         GeneratorTask(recipe_of(tmp_path, tokenizer=str(vision)))
     with pytest.raises(ConfigError, match=r"frames_share must be in \[0, 1\]"):
         recipe_of(tmp_path, frames_share=1.5)
+    for name, value in (("phase", False), ("span", 0.5), ("crop", 0.9)):
+        clips = ClipDataConfig("a", **{name: value})
+        with pytest.raises(ConfigError, match=f"clips.{name} does nothing .* clips.views is 1"):
+            recipe_of(tmp_path, clips=clips)
+    with pytest.raises(ConfigError, match=r"flow.context is for latents, and .* has codes"):
+        GeneratorTask(recipe_of(tmp_path / "run", flow=FlowConfig("clean")))
     with pytest.raises(ConfigError, match="None of units draws stills"):
         GeneratorTask(recipe_of(tmp_path / "frames", units=LEARNED[2:3]))
 
