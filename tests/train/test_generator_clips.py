@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny_runs import generator_recipe, log_of, run_generator, same
 from torch import Tensor
 
 from mmgen.data.clip_dataset import ClipTextDataset, Vary
+from mmgen.data.films import Limits
 from mmgen.errors import ConfigError, UserError
 from mmgen.models.schedule import grid_of
 from mmgen.models.unified import Unit
@@ -176,6 +178,23 @@ def test_a_cache_of_views_holds_what_was_drawn(clips: Path, tmp_path: Path) -> N
     assert len({tuple(row.flatten().tolist()) for row in tokens.indices}) > 6
     with pytest.raises(UserError, match="from other pictures or captions"):
         cached_tokens(vision, dataset, tmp_path / "tokens", views=2)
+    dataset.reader = replace(dataset.reader, limits=Limits(seconds=100))
+    with pytest.raises(UserError, match="from other pictures or captions"):
+        cached_tokens(vision, dataset, tmp_path / "tokens", views=3)
+
+
+def test_reports_count_clips_and_not_their_views(clips: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "clips"
+    shutil.copytree(clips, mixed)
+    wide = [Image.new("RGB", (2 * SIZE, SIZE), (40 * i, 0, 0)) for i in range(5)]
+    save_clip(wide, mixed / "wide.gif", {})
+    wide[0].save(mixed / "still.gif")
+    for name in ("wide", "still"):
+        (mixed / f"{name}.txt").write_text(f"a {name} one", encoding="utf-8")
+    dataset = ClipTextDataset(mixed, SIZE, FRAMES, vary=Vary(), limit_bad=0.2)
+    tokens = cached_tokens(tiny_vision(), dataset, tmp_path / "tokens", views=3)
+    assert len(tokens) == 21 and "Skipped 1 bad of 8 samples" in tokens.report()
+    assert "1 of 7 in" in (tokens.cropping() or "")
 
 
 def test_what_clips_cannot_be_trained_with(
