@@ -100,7 +100,7 @@ def codes_of(pipe: Pipeline, pixels: Tensor) -> Tensor:
 
     with torch.inference_mode():
         codes = pipe.vision.encode(pixels.to(pipe.device))
-    tokens: Tensor = codes.latents if codes.indices is None else codes.indices
+    tokens: Tensor = codes.tokens
     return tokens
 
 

@@ -38,10 +38,14 @@ class LatentStatistics:
         if codes.latents is None or codes.deviations is None:
             raise UserError("This tokenizer has no posterior to measure; choose a KL tokenizer.")
         channels = codes.latents.shape[-1]
-        means = codes.latents.detach().cpu().reshape(-1, channels).double()  # (n, C)
-        deviations = codes.deviations.detach().cpu().reshape(-1, channels).double()
+        # Apple's GPUs know no float64.
+        wide = torch.float32 if codes.latents.device.type == "mps" else torch.float64
+        means = codes.latents.detach().reshape(-1, channels).type(wide)  # (n, C)
+        deviations = codes.deviations.detach().reshape(-1, channels).type(wide)
         nats = divergence(means / self.scale, deviations / self.scale)
-        parts = torch.stack([means, means.square(), deviations.square(), nats]).sum(1)
+        parts = (
+            torch.stack([means, means.square(), deviations.square(), nats]).sum(1).cpu().double()
+        )
         self._sums = parts if self._sums is None else self._sums + parts
         self.places += len(means)
         self.pictures += len(codes.latents)

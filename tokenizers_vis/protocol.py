@@ -31,6 +31,13 @@ class Codes:
     latents: Tensor | None = None
     deviations: Tensor | None = None
 
+    @property
+    def tokens(self) -> Tensor:
+        """What a transformer draws: the indices, or the latents of a continuous tokenizer."""
+        tokens = self.latents if self.indices is None else self.indices
+        assert tokens is not None
+        return tokens
+
 
 @dataclass
 class Quantized:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mmgen.data.clips import strip_of
 from mmgen.errors import ConfigError
 from mmgen.models.schedule import Grid
 from mmgen.models.units import Unit, plan_for
@@ -99,11 +100,5 @@ def below(upper: Image.Image, lower: Image.Image) -> Image.Image:
 
 def _strip(clip: Sequence[Image.Image]) -> Image.Image:
     """Some frames of a clip side by side, the first and the last among them."""
-    from PIL import Image
-
     places = torch.linspace(0, len(clip) - 1, min(SHOWN, len(clip))).round().long().tolist()
-    width, height = clip[0].size
-    strip = Image.new("RGB", (width * len(places), height))
-    for i, place in enumerate(places):
-        strip.paste(clip[place], (i * width, 0))
-    return strip
+    return strip_of([clip[place] for place in places])

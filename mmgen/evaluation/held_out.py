@@ -155,8 +155,7 @@ def encode(pipeline: Pipeline, pictures: Pictures) -> Tensor:
     """Codes (N, t, h, w), or latents (N, t, h, w, C), of pictures (N, H, W, 3)."""
     parts = []
     for pixels in float_batches(pictures):
-        codes = pipeline.vision.encode(pixels.to(pipeline.device))
-        parts.append(codes.latents if codes.indices is None else codes.indices)
+        parts.append(pipeline.vision.encode(pixels.to(pipeline.device)).tokens)
     return torch.cat(parts)
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torch.overrides import TorchFunctionMode
 
 from mmgen.errors import ConfigError, UserError
 from mmgen.tokenizers_vis.latents import LatentStatistics
@@ -85,6 +87,21 @@ def test_statistics_are_those_of_drawn_latents() -> None:
     nats = kl_divergence(Normal(means, deviations), Normal(0.0, 1.0)).reshape(-1, 3).mean(0)
     torch.testing.assert_close(statistics.nats, nats.double(), rtol=1e-4, atol=0)
     assert statistics.idle == 0
+
+
+def test_of_statistics_only_sums_leave_the_device() -> None:
+    moved: list[int] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if func in (Tensor.cpu, Tensor.to, Tensor.tolist, Tensor.numpy):
+                moved.append(args[0].numel())
+            return func(*args, **(kwargs or {}))
+
+    latents = torch.rand(8, 1, 4, 4, 3)
+    with Watch():
+        LatentStatistics().add(Codes(None, latents, latents))
+    assert moved and max(moved) <= 4 * 3
 
 
 def test_channels_at_the_prior_are_idle() -> None:
