@@ -72,7 +72,7 @@ def evaluate_generator(
         real = real or judge_real(bench, drawn)
         found[unit.name] = {
             **describe_unit(pipeline, unit),
-            "pictures_a_second": _speed(bench, unit.name),
+            "pictures_a_second": speed(bench, unit.name, BATCHES),
             "sets": judge_sets(bench, drawn),
         }
         if looker:
@@ -97,14 +97,14 @@ def _chosen(bench: Bench, names: Sequence[str]) -> list[Unit]:
     return [units[name] for name in names] if names else list(units.values())
 
 
-def _speed(bench: Bench, unit: str) -> dict[str, float]:
+def speed(bench: Bench, unit: str, batches: Sequence[int]) -> dict[str, float]:
     """Pictures a second, pixels included, by the number drawn together."""
 
     def seconds(batch: int) -> float:
         return best_of(_REPEATS, lambda: bench.pipeline([""] * batch, seed=0, unit=unit))
 
     with bench.stage(f"Timing unit {unit}"):
-        return {str(batch): batch / seconds(batch) for batch in BATCHES}
+        return {str(batch): batch / seconds(batch) for batch in batches}
 
 
 class _Standard:
