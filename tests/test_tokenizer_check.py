@@ -14,7 +14,7 @@ from mmgen.bottleneck_use import CodeUse, LatentUse
 from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.sources import open_source
 from mmgen.errors import UserError
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 from mmgen.tokenizer_check import TokenizerCheck, check_tokenizer, load_tokenizer
 from mmgen.train.datasets import held_out_pixels
 from tests.golden.case import Case

@@ -16,7 +16,7 @@ from mmgen.evaluation.features import Progress
 from mmgen.evaluation.held_out import encode
 from mmgen.evaluation.real import RealSet
 from mmgen.evaluation.yardstick import spread, top_scores
-from mmgen.models.schedule import to_slots
+from mmgen.models.schedule import grid_of, to_slots
 from mmgen.models.unified import plan_for
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def caption_likelihoods(pipeline: Pipeline, codes: Tensor, captions: Sequence[st
         captions: N of them; their words count only as far as the weights read captions.
     """
     text, model = pipeline.two_way()
-    unit = model.config.units[0]  # what captioning reads pictures as
-    plan = plan_for(unit, pipeline.grid)
+    unit = model.config.first_unit(grid_of(codes[None]))  # what captioning reads pictures as
+    plan = plan_for(unit, grid_of(codes[None]))
     slots = to_slots(plan.schedule, codes[None])
     found = []
     for start in range(0, len(captions), _BATCH):

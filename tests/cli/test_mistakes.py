@@ -54,7 +54,10 @@ SAMPLE = [
     (("--size", "64"), "a grid of 4x4 tokens, so 16x16 is the size that works"),
     (("--size", "16x20"), "--size is 16x20; the weights of 'tiny'"),
     (("--size", "big"), "give pixels as 64 or 64x64"),
-    (("--frames-out", "a.jpg"), "holds no clips; end its name in one of .gif, .webp, .png"),
+    (
+        ("--frames-out", "a.jpg"),
+        "holds no clips; end its name in one of .gif, .webp, .apng, .mp4, .webm, .png",
+    ),
     (("--frames-out", "a.bmp"), "no picture's ending"),
     (("--frames-out", "new"), "--frames-out is new; name a .gif"),
     (("--frames-out", "a.gif", "-o", "a.gif"), "name a .gif, .webp or .png of its own"),
