@@ -1,1 +1,1 @@
-"""Comparisons that a reader can trust: recipes that differ only in what is compared, measured alike."""
+"""Comparisons that a reader can trust: variants that differ only in what is compared."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmgen.evaluation.markdown import SETS
 from mmgen.evaluation.tables import number
-from mmgen.experiments.measuring import NATS, VELOCITY
+from mmgen.experiments.losses import NATS, VELOCITY
 
 Figures = dict[str, Any]  # of one run, or of real pictures or clips
 
@@ -21,7 +21,9 @@ class Column:
     Args:
         head: its title.
         read: the figure of a run; None: it has none.
-        real: that of real pictures or clips. `chance`: what knowing nothing comes to.
+        real: that of real pictures or clips.
+        still: that of real clips which stand still on their first frame.
+        chance: what knowing nothing comes to.
         write: how a figure is written.
     """
 
@@ -29,6 +31,7 @@ class Column:
     read: Callable[[Figures], float | None]
     real: Callable[[Figures], float | None] = lambda _: None
     chance: Callable[[Figures], float | None] = lambda _: None
+    still: Callable[[Figures], float | None] = lambda _: None
     write: Callable[[float | None], str] = number
 
     def cell(self, runs: Sequence[Figures]) -> str:
@@ -57,6 +60,36 @@ def picture_columns(runs: Sequence[Figures], protocol: dict[str, Any]) -> list[C
     ]
     batches = dict.fromkeys(batch for run in runs for batch in run["pictures_a_second"])
     return [*columns, *(_speed_column("pictures", batch) for batch in batches)]
+
+
+def clip_columns(runs: Sequence[Figures], _protocol: dict[str, Any]) -> list[Column]:
+    """Columns of figures of clips; arguments as of pictures."""
+    columns = [
+        *loss_columns(runs),
+        _judged("frame KID", "frame_kid"),
+        _judged("clip KID", "clip_kid"),
+        *(_judged(f"motion, {what}", "motion", part) for what, part in _MOTION.items()),
+        _judged("loop closure", "loop"),
+        Column("steps a clip", lambda run: float(run["steps"])),
+        Column("network evaluations", lambda run: float(run["evaluations"])),
+    ]
+    batches = dict.fromkeys(batch for run in runs for batch in run["frames_a_second"])
+    return [*columns, *(_speed_column("frames", batch) for batch in batches)]
+
+
+_MOTION = {"5 %": "low", "median": "median", "95 %": "high"}
+
+
+def _judged(head: str, *path: str) -> Column:
+    """A figure that real clips have, too."""
+
+    def read(figures: Figures) -> float | None:
+        value: Any = figures
+        for name in path:
+            value = value[name]
+        return _number(value)
+
+    return Column(head, read, lambda run: read(run["real"]), still=lambda run: read(run["still"]))
 
 
 def loss_columns(runs: Sequence[Figures]) -> list[Column]:

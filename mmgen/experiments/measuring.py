@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmgen.config import to_dict
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.features import Extractor
 from mmgen.evaluation.generator import speed
-from mmgen.evaluation.held_out import encode, knowing_nothing, unit_loss
+from mmgen.evaluation.held_out import encode
 from mmgen.evaluation.measure import (
     Bench,
     CardSettings,
@@ -22,6 +23,7 @@ from mmgen.evaluation.measure import (
 )
 from mmgen.evaluation.protocol import of_pipeline
 from mmgen.evaluation.real import RealSet, cache_of, open_real
+from mmgen.experiments.losses import held_out
 from mmgen.experiments.settings import PictureMeasures
 from mmgen.models.units import find_unit
 from mmgen.progress import progress_of
@@ -31,10 +33,9 @@ if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
 
 KIND = "experiment"
-NATS, VELOCITY = "nats a code", "squared velocity"  # what a held-out loss is in
 
 
-class Pictures:
+class PictureBench:
     """Real pictures that all variants are held against.
 
     Args:
@@ -55,6 +56,7 @@ class Pictures:
 
     def measure(self, pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
         """Rules and figures: of the pipeline's default unit, and of real pictures beside it."""
+        pipeline = drawing_stills(pipeline)
         bench = Bench(pipeline, self.real, self.extractor, self.settings, progress_of)
         unit = find_unit(pipeline.transformer.config.units, bench.unit)
         drawn = draw_sets(bench, self.measures.sets, unit.name)
@@ -78,20 +80,11 @@ class Pictures:
             return held_out(pipeline, unit, codes, prompts)
 
 
-def held_out(pipeline: Pipeline, unit: Unit, codes: Any, prompts: Sequence[str]) -> dict[str, Any]:
-    """Held-out loss of a unit, what it is in, and what knowing nothing costs.
-
-    Args:
-        pipeline: what is measured. `unit`: of its weights.
-        codes: (N, t, h, w), or latents (N, t, h, w, C). `prompts`: N of them.
-    """
-    size = pipeline.two_way()[1].config.codebook_size
-    return {
-        "value": unit_loss(pipeline, unit, codes, list(prompts)),
-        "in": NATS if size else VELOCITY,
-        "uniform": knowing_nothing(codes, size),
-        "of": len(codes),
-    }
+def drawing_stills(pipeline: Pipeline) -> Pipeline:
+    """The same networks, whose calls draw pictures if they do not say."""
+    usual = replace(pipeline.info.sampling, num_frames=1)
+    info = replace(pipeline.info, sampling=usual)
+    return type(pipeline)(pipeline.text, pipeline.vision, pipeline.transformer, info)
 
 
 def evaluations(pipeline: Pipeline, unit: str, **call: Any) -> int:

@@ -1,4 +1,4 @@
-"""From an experiment to the recipes of its runs, refused where variants differ in what must be equal."""
+"""From an experiment to the recipes of its runs; variants differ in what is declared alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from mmgen.config import from_dict, to_dict
 from mmgen.errors import ConfigError
 from mmgen.experiments.settings import Experiment, Variant
-from mmgen.train.generator_task import GeneratorRecipe
+from mmgen.train.generator_recipe import GeneratorRecipe
 from mmgen.train.recipe import changed, flatten, read_recipe
 
 SAMPLES = "samples"  # the name, in `differ`, of how many pictures and clips are seen
@@ -54,6 +54,13 @@ def runs_of(experiment: Experiment) -> list[Run]:
         for seed in experiment.seeds
         for variant in experiment.variants
     }
+    if experiment.clips is not None:
+        for (name, _), recipe in recipes.items():
+            if recipe.clips is None:
+                raise ConfigError(
+                    f"Clips are measured, and variant '{name}' learns none; give its recipe the "
+                    "key clips, or leave out clips of the experiment."
+                )
     refuse_unequal({name: recipes[name, experiment.seeds[0]] for name, _ in recipes}, experiment)
     return [Run(name, seed, recipe) for (name, seed), recipe in recipes.items()]
 
@@ -95,8 +102,15 @@ def differences(recipes: Mapping[str, GeneratorRecipe]) -> dict[str, dict[str, A
 
 def samples(recipe: GeneratorRecipe) -> dict[str, int]:
     """Pictures and clips that a run sees, each as often as it is seen; of clips on average."""
-    train = recipe.train
-    return {"pictures": train.steps * train.accumulation * train.batch_size, "clips": 0}
+    train, clips = recipe.train, recipe.clips
+    steps = train.steps * train.accumulation
+    if clips is None:
+        return {"pictures": steps * train.batch_size, "clips": 0}
+    moving = round(steps * clips.share)
+    return {
+        "pictures": (steps - moving) * train.batch_size,
+        "clips": moving * (clips.batch_size or train.batch_size),
+    }
 
 
 def _base(experiment: Experiment) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mmgen.evaluation.prose import filled, table
 from mmgen.evaluation.results import Result, differences, flat
 from mmgen.evaluation.tables import Table
 from mmgen.experiments import planning
-from mmgen.experiments.columns import Column, picture_columns
+from mmgen.experiments.columns import Column, clip_columns, picture_columns
 from mmgen.experiments.planning import Run
 from mmgen.experiments.settings import Experiment
 from mmgen.experiments.showing import SHEET, draw_sheet
@@ -21,6 +21,7 @@ from mmgen.files import write_text
 
 JSON, MARKDOWN = "table.json", "table.md"
 TITLES = {"pictures": "Pictures", "clips": "Clips"}
+_COLUMNS = {"pictures": picture_columns, "clips": clip_columns}
 LOSSES = (
     "Held-out losses are each in their own terms: nats a code and squared velocities measure "
     "different things and are never compared, nor are those of different tokenizers."
@@ -79,7 +80,7 @@ def _table(
     part: str, done: Sequence[Run], results: Mapping[Path, Result], rules: dict[str, Any]
 ) -> Table:
     figures = {each.folder: results[each.folder].figures[part] for each in done}
-    columns: list[Column] = {"pictures": picture_columns}[part]([*figures.values()], rules)
+    columns: list[Column] = _COLUMNS[part]([*figures.values()], rules)
     rows = []
     for variant in dict.fromkeys(each.variant for each in done):
         own = [figures[each.folder] for each in done if each.variant == variant]
@@ -88,6 +89,9 @@ def _table(
     by_loss = {run["loss"]["in"]: run for run in reversed([*figures.values()])}
     chance = [_chance(column, [first, *by_loss.values()]) for column in columns]
     rows.append(["real", *(column.write(column.real(first)) for column in columns)])
+    if part == "clips":
+        still = [column.write(column.still(first)) for column in columns]
+        rows.append(["real, standing still", *still])
     rows.append(["knowing nothing", *chance])
     return Table(TITLES[part], ["variant", *(column.head for column in columns)], rows)
 

@@ -15,11 +15,13 @@ from mmgen.evaluation.results import Result
 from mmgen.experiments.planning import Run, runs_of
 from mmgen.experiments.report import Report, write_report
 from mmgen.experiments.settings import Experiment
-from mmgen.experiments.showing import draw_shown, shown_file
+from mmgen.experiments.showing import draw_shown, shown_files
 from mmgen.train.tasks import load_any, run
 
 if TYPE_CHECKING:
-    from mmgen.experiments.measuring import Pictures
+    from mmgen.experiments.clips import ClipBench
+    from mmgen.experiments.measuring import PictureBench
+    from mmgen.pipeline import Pipeline
 
 Say = Callable[[str], None]
 
@@ -68,7 +70,7 @@ def run_experiment(experiment: Experiment, say: Say) -> Report:
 def kept(each: Run, experiment: Experiment) -> Result | None:
     """The figures of a run if they are there and of the same recipe and measures."""
     file = each.folder / MEASURED
-    if not (file.is_file() and shown_file(each.folder).is_file()):
+    if not all(path.is_file() for path in (file, *shown_files(experiment, each).values())):
         return None
     result = Result.read(file)
     return result if result.made_with.get(_KEY) == _hash(each, experiment) else None
@@ -84,7 +86,8 @@ class _Bench:
         self.experiment = experiment
         self.device = usable_device(None)
         self.extractor = FeatureExtractor(self.device)
-        self._pictures: Pictures | None = None
+        self._pictures: PictureBench | None = None
+        self._clips: ClipBench | None = None
         if experiment.pictures is not None:
             size_of(experiment.pictures.real)
             for split in ("train", "val"):
@@ -95,23 +98,29 @@ class _Bench:
         from mmgen.pipeline import Pipeline
 
         pipeline = Pipeline.from_pretrained(final).to(self.device)
-        result = self._figures(pipeline)
+        result = self._figures(pipeline, each)
         draw_shown(pipeline, self.experiment, each)
         made = {**result.made_with, _KEY: _hash(each, self.experiment)}
         result = Result(result.kind, result.protocol, made, result.figures)
         result.save(each.folder / MEASURED)
         return Result.read(each.folder / MEASURED)  # the same whether it is read now or later
 
-    def _figures(self, pipeline: Any) -> Result:
-        from mmgen.experiments.measuring import KIND, Pictures, made_with
+    def _figures(self, pipeline: Pipeline, each: Run) -> Result:
+        from mmgen.experiments.clips import ClipBench
+        from mmgen.experiments.measuring import KIND, PictureBench, made_with
 
+        told, size = self.experiment, pipeline.info.image_size
         protocol, figures = dict[str, Any](), dict[str, Any]()
-        measures = self.experiment.pictures
-        if measures is not None:
+        if told.pictures is not None:
             if self._pictures is None:
-                size = pipeline.info.image_size
-                self._pictures = Pictures(measures, size, self.extractor, self.experiment.seed)
+                self._pictures = PictureBench(told.pictures, size, self.extractor, told.seed)
             protocol["pictures"], figures["pictures"] = self._pictures.measure(pipeline)
+        if told.clips is not None:
+            if self._clips is None:
+                data = each.recipe.clips
+                assert data is not None  # else it was refused
+                self._clips = ClipBench(told.clips, data, size, self.extractor, told.seed)
+            protocol["clips"], figures["clips"] = self._clips.measure(pipeline)
         return Result(KIND, protocol, made_with(pipeline), figures)
 
 

@@ -19,7 +19,15 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_emoji import Small, write_emoji
-from tiny_experiment import tiny_experiment, tiny_recipe, unit, write_tokenizers, written
+from tiny_experiment import (
+    FRAMES,
+    tiny_experiment,
+    tiny_recipe,
+    unit,
+    write_clips,
+    write_tokenizers,
+    written,
+)
 
 from mmgen.cli import app
 from mmgen.errors import ConfigError, UserError
@@ -41,6 +49,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_tokenizers(folder)
     write_emoji(folder / "emoji")
+    write_clips(folder / "clips", 6, 90)
+    write_clips(folder / "held", 4, 100)
     return folder
 
 
@@ -116,7 +126,7 @@ def test_figures_are_those_of_mmgen_eval(whole: tuple[Path, str], world: Path) -
         found = result.figures[variant]["0"]["pictures"]
         pipe = Pipeline.from_pretrained(out / "runs" / f"{variant}-seed-0" / "final")
         losses = held_out_losses(pipe, real)
-        assert found["loss"]["value"] == list(losses["units"].values())[0]
+        assert found["loss"]["value"] == next(iter(losses["units"].values()))
         assert found["loss"]["uniform"] == losses["uniform"] and found["loss"]["of"] == 4
         assert found["steps"] == steps
         assert found["evaluations"] == steps  # the prefix goes along with the first
@@ -131,9 +141,9 @@ def test_the_picture_has_a_row_for_each_variant(whole: tuple[Path, str], tmp_pat
     with Image.open(out / "grid.png") as sheet:
         assert sheet.height > 3 * 96 and sheet.width > 2 * 96
     pipe = Pipeline.from_pretrained(out / "runs/rows-seed-0/final")
-    with Image.open(out / "runs/rows-seed-0/shown.png") as strip:
-        assert strip.size == (32, 16)
-        right = strip.crop((16, 0, 32, 16))
+    with Image.open(out / "runs/rows-seed-0/shown-pictures.png") as strip:
+        assert strip.size == (16, 32)
+        right = strip.crop((0, 16, 16, 32))
         assert right.tobytes() == pipe("a rocket", seed=1).images[0].tobytes()
 
 
@@ -214,6 +224,46 @@ def test_latents_and_codes_have_losses_of_their_own(world: Path, tmp_path: Path)
     assert len(list((out / "tokens").iterdir())) == 2
 
 
+def test_clips_are_measured_beside_real_ones(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "units"
+    recipe = tiny_recipe(world, world / "emoji", "video")
+    clips = {"train": str(world / "clips"), "frames": FRAMES, "batch_size": 2}
+    frames = unit("frame", "frame:1", "shift")
+    code, said = run(
+        told(
+            world,
+            out,
+            recipe=recipe | {"clips": clips, "frames_share": 0},
+            variants=[{"name": "raster"}, {"name": "frames", "change": {"units": frames}}],
+            clips={"real": str(world / "held"), "reference": str(world / "clips"), "batch": 3},
+        )
+    )
+    assert code == 0, said
+    result = Result.read(out / "table.json")
+    for name, steps in (("raster", 48), ("frames", 3)):
+        of = result.figures[name]["0"]
+        found, stills = of["clips"], of["pictures"]
+        assert (found["steps"], stills["steps"]) == (steps, steps // 3)
+        assert found["loss"]["of"] == found["clips"] == 4 and found["loss"]["in"] == "nats a code"
+        assert set(found["frames_a_second"]) == {"1", "8"}
+        assert found["still"]["motion"]["high"] == 0 < found["real"]["motion"]["low"]
+        assert found["real"]["loop"] < found["still"]["loop"] == pytest.approx(1)
+        assert found["evaluations"] == steps
+        assert found["real"] == result.figures["raster"]["0"]["clips"]["real"]
+        assert abs(found["real"]["frame_kid"]) < abs(found["frame_kid"])
+        pipe = Pipeline.from_pretrained(out / "runs" / f"{name}-seed-0" / "final")
+        clip = pipe("a rocket", seed=1, num_frames=FRAMES).frames[0]
+        with Image.open(out / f"runs/{name}-seed-0/shown-clips.png") as kept:
+            assert kept.size == (5 * 16, 2 * 16)
+            assert kept.crop((48, 16, 64, 32)).tobytes() == clip[3].convert("RGB").tobytes()
+    rules = result.protocol["clips"]
+    assert rules["frames"] == FRAMES and rules["asked"]["clips"] == 4
+    text = (out / "table.md").read_text(encoding="utf-8")
+    for needed in ("real, standing still", "clip KID", "loop closure", "frames/s, batch 8"):
+        assert needed in text
+    assert "pictures and" in text and " clips" in text
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
@@ -270,6 +320,7 @@ def test_a_mistake_in_the_last_variant_is_told_before_the_first_trains(
         ({"pictures": None}, "measures something"),
         ({"recipe": "emoji64-tokenizer"}, "compares generators"),
         ({"recipe": "emoji64-nextx"}, "did you mean 'emoji64-next-x'"),
+        ({"clips": {"real": "a", "reference": "b"}}, "variant 'raster' learns none"),
         ({"variant": []}, "did you mean 'variants'"),
         ({"pictures": {"real": "gone"}}, "mmgen data emoji"),
     ],

@@ -8,25 +8,47 @@ from typing import Any
 
 import torch
 import yaml
+from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_emoji import Small
 from tiny_pipeline import SIZE, tiny_pipeline
 
+from mmgen.sample.clip_files import save_clip
+from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
-from mmgen.tokenizers_vis.quantizers import KLConfig
+from mmgen.tokenizers_vis.quantizers import FSQConfig, KLConfig
 
 LATENTS = ConvTokenizerConfig(
     KLConfig(channels=3), 4, (8,), 1, 1, (), z_channels=8, norm_groups=4, middle_attention=False
 )
+FRAMES = 5  # of a clip: 3x4x4 codes
+VIDEO = CausalVideoTokenizerConfig(
+    FSQConfig(levels=(4, 4, 3)), (4, 4, 4), (1, 2), res_blocks=1, norm_groups=2
+)
 
 
 def write_tokenizers(folder: Path) -> None:
-    """`codes` and `latents`, of 4x4 places."""
+    """`codes` and `latents`, of 4x4 places, and `video`."""
     tiny_pipeline().vision.save_pretrained(folder / "codes")
     torch.manual_seed(0)
     ConvTokenizer(LATENTS).save_pretrained(folder / "latents")
+    vision = CausalVideoTokenizer(VIDEO)
+    with torch.no_grad():
+        vision.encoder.conv_out.weight *= 20  # else all clips have the same codes
+    vision.save_pretrained(folder / "video")
+
+
+def write_clips(folder: Path, count: int, shade: int) -> Path:
+    """Clips of seven frames with captions: a ball that falls."""
+    folder.mkdir()
+    for i in range(count):
+        frames = [Image.new("RGB", (SIZE, SIZE), (30 * i, shade, 160)) for _ in range(7)]
+        for k, frame in enumerate(frames):
+            frame.paste("white", (i, 2 * k, i + 4, 2 * k + 4))
+        save_clip(frames, folder / f"{i}.gif", {})
+        (folder / f"{i}.txt").write_text(f"ball number {i}, falling", encoding="utf-8")
+    return folder
 
 
 def tiny_recipe(folder: Path, data: Path, tokenizer: str) -> dict[str, Any]:
