@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmgen.pipeline import Pipeline
+    from mmgen.progress import Progress
     from mmgen.sample.draw import DrawSettings
 
 
@@ -19,6 +20,7 @@ def describe(
     images: Image.Image | list[Image.Image] | list[list[Image.Image]],
     seed: int,
     settings: DrawSettings,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Describe pictures or clips; see `Pipeline.caption`.
 
@@ -36,11 +38,12 @@ def describe(
     else:
         batch = [picture_seen(pipe, image) for image in pictures_of(images)]
     seeds, size = picture_seeds(seed, len(batch)), request.BATCH
-    return [
-        text
-        for at in range(0, len(batch), size)
-        for text in _describe(pipe, batch[at : at + size], seeds[at : at + size], settings)
-    ]
+    texts = list[str]()
+    for at in range(0, len(batch), size):
+        if progress is not None:
+            progress(at, len(batch))
+        texts += _describe(pipe, batch[at : at + size], seeds[at : at + size], settings)
+    return texts
 
 
 def pictures_of(

@@ -15,7 +15,7 @@ from mmgen.pipeline import Pipeline
 from mmgen.sample.clip_files import save_clip
 from tests.test_clips import clip_pipeline
 from tests.tiny_blocks import plain
-from tests.tiny_clips import SIZE, tiny_clips
+from tests.tiny_clip_pipeline import SIZE, tiny_clips
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from mmgen.request import Frames
 from mmgen.sample.clip_files import save_clip
 from mmgen.sample.draw import DrawSettings
 from mmgen.sample.engine import DecodeSettings, decode, text_prefix
-from tests.tiny_clips import FRAMES, GRID, SIZE, UNITS, tiny_clips
+from tests.tiny_clip_pipeline import FRAMES, GRID, SIZE, UNITS, tiny_clips
 from tests.tiny_pipeline import tiny_pipeline
 
 NAMES = [unit.name for unit in UNITS]

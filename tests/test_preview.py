@@ -19,7 +19,7 @@ from mmgen import Pipeline
 from mmgen.preview import FRAMES, Growth, half_blocks, in_progress, shows_colour
 from mmgen.sample.engine import Step
 from mmgen.unfolding import FinishedFrames
-from tests.tiny_clips import tiny_clips
+from tests.tiny_clip_pipeline import tiny_clips
 
 
 class Terminal(io.StringIO):

@@ -1,62 +1,60 @@
-"""A pipeline with random weights that draws stills and clips, and clips to train on."""
+"""Small clips for tests: frames of one grey each, as animations, films and strips."""
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import json
+from pathlib import Path
 
-import torch
+import numpy as np
+from PIL import Image
 
-from mmgen.models.backbone import BackboneConfig
-from mmgen.models.text import TextTokenizer
-from mmgen.models.unified import UnifiedConfig, UnifiedModel, Unit
-from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
-from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
-from mmgen.tokenizers_vis.quantizers import FSQConfig
-from tests.tiny_pipeline import captions
-
-SIZE, FRAMES = 8, 5  # pixels a side, frames of a clip: 3x2x2 codes of 2x4x4 pixels
-GRID = (3, 2, 2)
-UNITS = (
-    Unit("frame", "frame:1", "shift"),
-    Unit("row", "row:1", "shift"),
-    Unit("neighbor", "neighbor", "neighbors"),
-    Unit("token", "raster", "shift"),
-    Unit("block", "run:2", "shift", start="hybrid"),
-    Unit("any", "random", "self"),
-)
+from mmgen.data.clips import strip_of
+from mmgen.data.shards import write_shard
 
 
-def tiny_vision() -> CausalVideoTokenizer:
-    """48 codes, strides of 2 frames and 4x4 pixels."""
-    torch.manual_seed(0)
-    sizes = CausalVideoTokenizerConfig(
-        FSQConfig(levels=(4, 4, 3)), (4, 4, 4), (1, 2), res_blocks=1, norm_groups=2
-    )
-    return CausalVideoTokenizer(sizes).eval()
+def grey_frames(count: int, size: int = 16, first: int = 0, step: int = 8) -> list[Image.Image]:
+    """Frames whose grey is first, first + step, ..."""
+    return [Image.new("RGB", (size, size), (first + step * i,) * 3) for i in range(count)]
 
 
-def tiny_model(text_vocab: int = 300, units: tuple[Unit, ...] = UNITS) -> UnifiedModel:
-    """Clips of the grid 3x2x2, and stills."""
-    torch.manual_seed(0)
-    config = UnifiedConfig(
-        backbone=BackboneConfig(width=64, depth=2, heads=4),
-        text_vocab=text_vocab,
-        max_text=12,
-        codebook_size=48,
-        code_channels=3,
-        grid=GRID,
-        units=units,
-        logit_width=32,
-        stills=True,
-    )
-    return UnifiedModel(config).eval()
+def animation(frames: list[Image.Image], ms: int | list[int] = 100, form: str = "WEBP") -> bytes:
+    """Frames as a lossless animation."""
+    buffer = io.BytesIO()
+    lossless = {"lossless": True} if form == "WEBP" else {}
+    rest = {"save_all": True, "append_images": frames[1:], "duration": ms}
+    frames[0].save(buffer, form, **rest, **lossless)
+    return buffer.getvalue()
 
 
-def tiny_clips(units: tuple[Unit, ...] = UNITS, **sampling: Any) -> Pipeline:
-    """A pipeline of 8x8 stills and of clips of 5 frames, the same one every time."""
-    text = TextTokenizer.train(captions(), vocab_size=300)
-    vision, transformer = tiny_vision(), tiny_model(text.vocab_size, units)
-    transformer.set_code_vectors(vision.embed(torch.arange(48)))
-    usual = SamplingDefaults(**{"guidance_scale": 2.0, **sampling})
-    info = PipelineInfo(format=FORMAT, name="clips", image_size=SIZE, sampling=usual)
-    return Pipeline(text, vision, transformer, info)
+def strip(frames: list[Image.Image]) -> bytes:
+    """Frames side by side in one picture."""
+    buffer = io.BytesIO()
+    strip_of(frames).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_strips(path: Path, count: int, frames: int, size: int = 16) -> Path:
+    """A shard of strips; clip i begins with the grey 3 * i."""
+    samples = []
+    for i in range(count):
+        record = {"captions": [f"clip {i}"], "frames": frames, "ms": 100 * frames}
+        content = strip(grey_frames(frames, size, 3 * i))
+        samples.append((f"{i:02d}", {"png": content, "json": json.dumps(record).encode()}))
+    write_shard(path, samples)
+    return path
+
+
+def film(path: Path, frames: list[Image.Image], fps: int = 10, codec: str = "mpeg4") -> Path:
+    """Frames as a film; needs PyAV."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            shown = av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")
+            container.mux(stream.encode(shown))
+        container.mux(stream.encode())
+    return path

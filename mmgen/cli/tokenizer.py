@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from mmgen.cli.options import AllowBad, Device, TokenizerArgument
 from mmgen.cli.places import check_place, check_share, is_picture_file
 from mmgen.errors import UserError
+from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS
 from mmgen.progress import progress_of
 
 app = typer.Typer(help="Look at visual tokenizers.", no_args_is_help=True)
@@ -22,9 +24,7 @@ def _group() -> None:
 
 @app.command()
 def check(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder of a tokenizer or pipeline, or its name.")
-    ],
+    model: TokenizerArgument,
     data: Annotated[
         str,
         typer.Argument(
@@ -40,15 +40,17 @@ def check(
         typer.Option(help="Pixels a side; default: what the pipeline was trained on, or 64."),
     ] = None,
     limit: Annotated[int, typer.Option(help="Look at no more pictures or clips.")] = 2000,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
-    ] = None,
-    allow_bad: Annotated[
-        float, typer.Option(help="Share of pictures that may be bad; more ends with a sentence.")
-    ] = 0.01,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Side-by-side picture to write.")] = Path(
-        "tokenizer-check.png"
-    ),
+    device: Device = None,
+    allow_bad: AllowBad = 0.01,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Side-by-side picture to write; for tokenizers of clips a .gif, .webp or .mp4 "
+            "plays them.",
+        ),
+    ] = Path("tokenizer-check.png"),
 ) -> None:
     """Measure what a tokenizer loses. Also how many codes it uses, and a picture of both sides."""
     if limit < 1:
@@ -58,7 +60,7 @@ def check(
     check_share(allow_bad)
     if not is_picture_file(out):
         raise UserError(f"{out} does not name a picture; end it in .png.")
-    check_place(out)
+    check_place(out, (*PICTURE_FORMATS, *CLIP_ENDINGS))
     with progress_of("Reconstructing") as update:
         from mmgen.tokenizer_check import check_tokenizer
 

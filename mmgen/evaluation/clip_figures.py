@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmgen.evaluation.features import Extractor, Pictures, Progress, features_of
+from mmgen.evaluation.features import Extractor, Pictures, features_of
 from mmgen.evaluation.yardstick import Array, kid, normalized, spread
+from mmgen.progress import Progress
 
 SHOWN = (0, 4, 8, 12, 16)  # frames of clips of 17 that are looked at; others are spread alike
 CUTS = 5  # into halves

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mmgen.evaluation.markdown import SETS
+from mmgen.evaluation.sets import SETS
 from mmgen.evaluation.tables import number
 from mmgen.experiments.losses import NATS, VELOCITY
 
@@ -111,7 +111,7 @@ def _loss_column(kind: str) -> Column:
 
 
 def _set_columns(name: str, concepts: int) -> list[Column]:
-    title = SETS[name]
+    title = SETS[name].title
 
     def scores(which: str, tops: int) -> Column:
         return Column(
@@ -119,7 +119,7 @@ def _set_columns(name: str, concepts: int) -> list[Column]:
             lambda run: float(run["sets"][name]["concept"][which]),
             lambda run: float(run["real"][name]["concept"][which]),
             lambda _: min(1.0, tops / concepts),
-            percent,
+            write=percent,
         )
 
     distance = Column(

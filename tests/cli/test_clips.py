@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mmgen.sample.pictures import to_pil
 from mmgen.sample.recipe_files import read_recipe
 from tests.test_clips import NAMES, clip_pipeline
 from tests.tiny_blocks import hybrid, plain
-from tests.tiny_clips import tiny_clips
+from tests.tiny_clip_pipeline import tiny_clips
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,20 @@ def test_a_clip_begins_with_what_was_given(mmgen: Any, folders: Path, tmp_path: 
         wanted = [np.asarray(image, dtype=int) for image in to_pil(known.transpose(0, 1))]
         for there, seen in zip(frames_in(tmp_path / "on.webp"), wanted):
             assert np.abs(there - seen).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "out", [("-o", "ball.gif"), ("-o", "a.gif", "-n", 2), ("--frames-out", "ball.gif")]
+)
+def test_frames_are_never_replaced(
+    out: tuple[Any, ...], mmgen: Any, folders: Path, tmp_path: Path
+) -> None:
+    name = "a-2.gif" if "-n" in out else "ball.gif"
+    shutil.copy(folders / "ball.gif", tmp_path / name)
+    words = ("sample", "--model", folders / "going-on", "--frames", name)
+    assert_one_sentence(mmgen(*words, *out, cwd=tmp_path), f"{name} would be replaced")
+    assert (tmp_path / name).read_bytes() == (folders / "ball.gif").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_frames_that_are_no_squares_are_named(mmgen: Any, folders: Path, tmp_path: Path) -> None:

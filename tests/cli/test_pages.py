@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import shutil
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -22,10 +23,13 @@ from pages import PAGES, REASONS, ROOT, Block, blocks_of
 from PIL import Image
 from tiny_latents import latent_pipeline
 
+sys.path.insert(0, str(ROOT / "tests"))
+from tiny_clips import animation, grey_frames
+
 from mmgen.pipeline import Pipeline
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import KLConfig
-from tests.tiny_clips import tiny_clips
+from tests.tiny_clip_pipeline import tiny_clips
 
 CONTINUOUS = ConvTokenizerConfig(
     KLConfig(channels=4), 1, (8, 16), 1, 2, (), z_channels=4, norm_groups=4
@@ -44,6 +48,10 @@ def test_pages_have_blocks_and_good_reasons() -> None:
 def world(tmp_path: Path, pictures: Path, tiny: Path) -> Path:
     """A folder as a reader has it: pictures of one's own, the emoji set, runs that have ended."""
     shutil.copytree(pictures, tmp_path / "my/pictures")
+    for i in range(3):
+        (tmp_path / "my/clips").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"my/clips/{i}.webp").write_bytes(animation(grey_frames(12, step=10 + i)))
+        (tmp_path / f"my/clips/{i}.txt").write_text(f"clip {i}")
     for name in ("emoji64-tokenizer", "my-tokenizer"):
         shutil.copytree(tiny / "vision", tmp_path / "runs" / name / "final")
     for name in ("emoji64-generator", "my-generator"):

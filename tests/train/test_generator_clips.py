@@ -25,7 +25,7 @@ from mmgen.train.datasets import DataConfig
 from mmgen.train.generator_clips import clip_batches, given_part, is_clip_step
 from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
 from mmgen.train.tokens import cached_tokens
-from tests.tiny_clips import FRAMES, GRID, SIZE, UNITS, tiny_vision
+from tests.tiny_clip_pipeline import FRAMES, GRID, SIZE, UNITS, tiny_vision
 
 STILL = (1, *GRID[1:])
 LEARNED = (
