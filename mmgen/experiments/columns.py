@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mmgen.evaluation.sets import SETS
 from mmgen.evaluation.tables import number
 from mmgen.experiments.losses import NATS, VELOCITY
 
@@ -111,11 +110,9 @@ def _loss_column(kind: str) -> Column:
 
 
 def _set_columns(name: str, concepts: int) -> list[Column]:
-    title = SETS[name].title
-
     def scores(which: str, tops: int) -> Column:
         return Column(
-            f"{title}: concept top-{tops}",
+            f"{name}: concept top-{tops}",
             lambda run: float(run["sets"][name]["concept"][which]),
             lambda run: float(run["real"][name]["concept"][which]),
             lambda _: min(1.0, tops / concepts),
@@ -123,7 +120,7 @@ def _set_columns(name: str, concepts: int) -> list[Column]:
         )
 
     distance = Column(
-        f"{title}: KID",
+        f"{name}: KID",
         lambda run: _number(run["sets"][name]["kid"]),
         lambda run: _number(run["real"][name]["kid"]),
     )

@@ -11,6 +11,7 @@ from mmgen.config import to_dict
 from mmgen.errors import UserError
 from mmgen.evaluation.prose import filled, table
 from mmgen.evaluation.results import Result, differences, flat
+from mmgen.evaluation.sets import SETS
 from mmgen.evaluation.tables import Table
 from mmgen.experiments import planning
 from mmgen.experiments.columns import Column, clip_columns, picture_columns
@@ -150,6 +151,7 @@ def _markdown(
     parts.append(_variants(differing))
     for each in tables:
         parts += [f"## {each.title}", table(each.heads, each.rows)]
+    parts.append(_counted(results[done[0].folder]))
     parts += [LOSSES, *_notes(done, results), f"![the same prompts and seeds]({SHEET})"]
     rules = [[name, _said(value)] for name, value in flat(results[done[0].folder].protocol).items()]
     parts += ["## Protocol", table(["rule", "value"], rules)]
@@ -163,6 +165,16 @@ def _variants(differing: dict[str, dict[str, Any]]) -> str:
     names = next(iter(differing.values()))
     rows = [[name, *(_said(values[name]) for values in differing.values())] for name in names]
     return table(["variant", *differing], rows)
+
+
+def _counted(result: Result) -> str:
+    """How many pictures and clips the figures are of."""
+    found = []
+    for name, figures in result.figures.get("pictures", {}).get("sets", {}).items():
+        found.append(f"`{name}` ({SETS[name].title}): {figures['concept']['count']} pictures")
+    if "clips" in result.figures:
+        found.append(f"clips: {result.figures['clips']['clips']}")
+    return f"Drawn for each run, none left out: {'; '.join(found)}."
 
 
 def _notes(done: Sequence[Run], results: Mapping[Path, Result]) -> list[str]:

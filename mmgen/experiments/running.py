@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.config import to_dict
+from mmgen.data.sources import open_source
 from mmgen.errors import UserError
 from mmgen.evaluation.real import shards_of, size_of
 from mmgen.evaluation.results import Result
@@ -92,6 +93,9 @@ class _Bench:
             size_of(experiment.pictures.real)
             for split in ("train", "val"):
                 shards_of(experiment.pictures.real, split)
+        if experiment.clips is not None:
+            for place in (experiment.clips.real, experiment.clips.reference):
+                open_source(place, films=True)
 
     def measure(self, each: Run, final: Path) -> Result:
         """Measure a trained run, and keep its figures and some of what it draws."""

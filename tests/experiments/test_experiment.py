@@ -164,6 +164,18 @@ def test_again_nothing_is_done_twice(
     assert ((out / "table.md").read_bytes(), (out / "grid.png").read_bytes()) == before
 
 
+def test_other_measures_are_measured_without_training_again(world: Path, tmp_path: Path) -> None:
+    near = {"name": "near", "change": {"units": unit("near", "neighbor", "neighbors")}}
+    out = tmp_path / "one"
+    file = told(world, out, variants=[near])
+    assert run(file)[0] == 0
+    code, said = run(file, "pictures.count=3", "pictures.sets=[train,val]")
+    assert code == 0 and "Going on from step 2" in said and "step 2/2 " not in said
+    found = Result.read(out / "table.json").figures["near"]["0"]["pictures"]["sets"]
+    counts = {name: each["concept"]["count"] for name, each in found.items()}
+    assert counts == {"train": 3, "val": 3}
+
+
 def test_killed_in_the_middle_it_ends_with_the_same_table(
     whole: tuple[Path, str], world: Path, tmp_path: Path
 ) -> None:
@@ -323,6 +335,7 @@ def test_a_mistake_in_the_last_variant_is_told_before_the_first_trains(
         ({"clips": {"real": "a", "reference": "b"}}, "variant 'raster' learns none"),
         ({"variant": []}, "did you mean 'variants'"),
         ({"pictures": {"real": "gone"}}, "mmgen data emoji"),
+        ({"pictures": {"real": "gone", "count": 1}}, "at least 2"),
     ],
 )
 def test_mistakes_are_one_sentence(
