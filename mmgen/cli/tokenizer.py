@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmgen.cli.options import AllowBad, Device, TokenizerArgument
+from mmgen.cli.output import line_of
 from mmgen.cli.places import check_place, check_share, is_picture_file
 from mmgen.errors import UserError
 from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS
@@ -69,6 +70,6 @@ def check(
         typer.echo(line)
     if result.cropping:
         typer.echo(f"mmgen: {result.cropping}", err=True)
-    replaced = " (replaced)" if out.exists() else ""
+    said = line_of(out)
     result.save(out)
-    typer.echo(f"Originals above reconstructions: {out}{replaced}")
+    typer.echo(f"Originals above reconstructions: {said}")
