@@ -26,6 +26,7 @@ from mmgen.pipeline_folder import (
     refuse_incomplete,
 )
 from mmgen.saving import CONFIG_FILE
+from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.conv import ConvTokenizerConfig
 from mmgen.tokenizers_vis.losses import TokenizerLossConfig
 from mmgen.tokenizers_vis.perceptual import PACKAGES
@@ -39,6 +40,10 @@ from mmgen.train.tokenizer_task import TokenizerRecipe
 TRAIN = "train"  # as a tokenizer: train one first
 SIZE = 64  # pixels a side, unless something else is asked for
 LEAST_GRID = 4  # tokens a side below which the shipped tokenizer shows next to nothing
+TRAINABLE: dict[str, type[ConvTokenizerConfig] | type[CausalVideoTokenizerConfig]] = {
+    "ConvTokenizer": ConvTokenizerConfig,
+    "CausalVideoTokenizer": CausalVideoTokenizerConfig,
+}
 MOST_GRID = 16  # tokens a side up to which a generator of these sizes learns in hours
 HELD_OUT, MOST_HELD_OUT = 0.05, 500
 FEWEST_TO_SPLIT = 8  # pictures below which none is held out
@@ -237,11 +242,12 @@ def _size_of(place: str) -> int | None:
     return read_info(folder).image_size if (folder / PIPELINE_FILE).is_file() else None
 
 
-def _config_of(folder: Path) -> ConvTokenizerConfig:
+def _config_of(folder: Path) -> ConvTokenizerConfig | CausalVideoTokenizerConfig:
     data = read_json(folder / CONFIG_FILE)
-    if not isinstance(data, dict) or data.pop("class", None) != "ConvTokenizer":
-        raise ConfigError(f"{folder} holds no tokenizer of pictures that training can use.")
-    return from_dict(ConvTokenizerConfig, data, str(folder / CONFIG_FILE))
+    kind = data.pop("class", None) if isinstance(data, dict) else None
+    if kind not in TRAINABLE:
+        raise ConfigError(f"{folder} holds no tokenizer that training can use.")
+    return from_dict(TRAINABLE[kind], data, str(folder / CONFIG_FILE))
 
 
 def _new_tokenizer(size: int, widths: tuple[int, int]) -> ConvTokenizerConfig:
