@@ -16,19 +16,15 @@ if TYPE_CHECKING:
     from mmgen.sample.guidance import Ramp
 
 
-class CallSettings(TypedDict, total=False):
-    """The arguments of `Pipeline.__call__` that say what is drawn and how, besides the prompt."""
+class EditSettings(TypedDict, total=False):
+    """The arguments of `Pipeline.edit` that say how the prompt is drawn."""
 
-    class_labels: int | Sequence[int] | Tensor | None
-    frames: Tensor | Sequence[Frames] | None
     negative_prompt: str | None
     num_images_per_prompt: int
     guidance_scale: float | Sequence[float] | None
     guidance_interval: tuple[float, float] | None
     guidance_ramp: Ramp | None
     seed: int | list[int] | None
-    unit: str | None
-    order: str | None
     temperature: float | Sequence[float] | None
     top_k: int | None
     top_p: float | None
@@ -38,18 +34,27 @@ class CallSettings(TypedDict, total=False):
     reproducible: bool
 
 
-def check_names(function: str, given: Collection[str], without: Collection[str] = ()) -> None:
+class CallSettings(EditSettings, total=False):
+    """The arguments of `Pipeline.__call__` that say what is drawn and how, besides the prompt."""
+
+    class_labels: int | Sequence[int] | Tensor | None
+    frames: Tensor | Sequence[Frames] | None
+    unit: str | None
+    order: str | None
+
+
+def check_names(function: str, given: Collection[str], settings: type = CallSettings) -> None:
     """Refuse names that no setting has, as Python does, but for the function that was called.
 
     Args:
         function: what the user called, such as "Pipeline.stream".
         given: names of its further arguments.
-        without: settings that it does not take.
+        settings: the typed dictionary of those that it takes.
 
     Raises:
         TypeError: there is no such setting.
     """
-    known = [name for name in CallSettings.__annotations__ if name not in without]
+    known = settings.__annotations__
     for name in given:
         if name not in known:
             raise TypeError(

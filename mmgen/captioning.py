@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmgen.pipeline import Pipeline
+    from mmgen.progress import Progress
     from mmgen.sample.draw import DrawSettings
 
 
@@ -19,6 +20,7 @@ def describe(
     images: Image.Image | list[Image.Image],
     seed: int,
     settings: DrawSettings,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Describe pictures; see `Pipeline.caption`.
 
@@ -31,11 +33,12 @@ def describe(
     batch = pictures_of(images)
     pipe.two_way()
     seeds, size = picture_seeds(seed, len(batch)), request.BATCH
-    return [
-        text
-        for at in range(0, len(batch), size)
-        for text in _describe(pipe, batch[at : at + size], seeds[at : at + size], settings)
-    ]
+    texts = list[str]()
+    for at in range(0, len(batch), size):
+        if progress is not None:
+            progress(at, len(batch))
+        texts += _describe(pipe, batch[at : at + size], seeds[at : at + size], settings)
+    return texts
 
 
 def pictures_of(images: Image.Image | list[Image.Image]) -> list[Image.Image]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmgen.captioning import codes_seen
 from mmgen.drawing import draw_codes
@@ -18,6 +18,7 @@ from mmgen.recipes import recipes_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmgen.calling import EditSettings
     from mmgen.masks import Canvas
     from mmgen.pipeline import Pipeline, PipelineOutput
 
@@ -28,7 +29,7 @@ def edit(
     prompt: str | list[str],
     steps: int | None,
     progress: Callable[[int, int], None] | None,
-    settings: dict[str, Any],
+    settings: EditSettings,
 ) -> PipelineOutput:
     """Draw the masked part of a canvas anew; see `Pipeline.edit`."""
     from mmgen.models.schedule import to_slots

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Canvas:
     seen: Image.Image
     under: Image.Image
     masked: Mask
-    told: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, Any]
 
     @property
     def square(self) -> Box:
@@ -97,15 +97,16 @@ def canvas_of(
     if sum(given is not None for given in (mask, box, outpaint)) != 1:
         raise UserError("Say what is drawn anew: give one of a mask, a box and outpaint.")
     picture = to_rgb(image)
+    source = {"source": hash_of(picture)}
     if outpaint is not None:
         sides = (outpaint,) * 4 if isinstance(outpaint, int) else outpaint
-        canvas = _with_margins(picture, sides)
+        canvas = Canvas(*_with_margins(picture, sides), {"outpaint": list(sides), **source})
     elif box is not None:
-        canvas = Canvas(picture, picture, _boxed(picture.size, box), {"box": list(box)})
+        masked = _boxed(picture.size, box)
+        canvas = Canvas(picture, picture, masked, {"box": list(box), **source})
     elif mask is not None:
         masked = _painted(picture.size, mask)
-        canvas = Canvas(picture, picture, masked, {"mask": _packed(masked)})
-    canvas.told["source"] = hash_of(picture)
+        canvas = Canvas(picture, picture, masked, {"mask": _packed(masked), **source})
     _refuse_what_is_not_seen(canvas)
     return canvas
 
@@ -139,7 +140,8 @@ def _packed(masked: Mask) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _with_margins(picture: Image.Image, sides: Box) -> Canvas:
+def _with_margins(picture: Image.Image, sides: Box) -> tuple[Image.Image, Image.Image, Mask]:
+    """What is seen, what lies under it, and the margins as a mask."""
     from PIL import Image
 
     if len(sides) != 4 or min(sides) < 0 or not any(sides):
@@ -164,7 +166,7 @@ def _with_margins(picture: Image.Image, sides: Box) -> Canvas:
     seen = Image.new("RGB", (width, height), "white")
     seen.paste(picture, (left, top))
     masked = np.pad(np.zeros((picture.height, picture.width), bool), margins, constant_values=True)
-    return Canvas(seen, Image.fromarray(repeated), masked, {"outpaint": list(sides)})
+    return seen, Image.fromarray(repeated), masked
 
 
 def _squared(size: tuple[int, int], sides: Box) -> Box:

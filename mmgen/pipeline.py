@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
 
 from mmgen import rendering
-from mmgen.calling import CallSettings, check_names, request_of
+from mmgen.calling import CallSettings, EditSettings, check_names, request_of
 from mmgen.config import to_dict
 from mmgen.devices import usable_device
 from mmgen.drawing import draw_codes, draw_stepwise
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mmgen.models.text_features import TextEncoder
     from mmgen.models.unified import UnifiedModel
     from mmgen.models.velocity import VelocityModel
+    from mmgen.progress import Progress
     from mmgen.sample.engine import Step
     from mmgen.sample.flow import Solver
     from mmgen.sample.guidance import Ramp
@@ -320,6 +321,7 @@ class Pipeline:
         seed: int = 0,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        progress: Progress | None = None,
     ) -> list[str]:
         """Describe pictures with the same weights that draw them.
 
@@ -328,11 +330,13 @@ class Pipeline:
             seed: picture i has `seed + i`.
             temperature: 0 writes the likeliest token each time.
             top_p: as in a call.
+            progress: called with pictures begun and pictures in all.
         """
         from mmgen.captioning import describe
         from mmgen.sample.draw import DrawSettings
 
-        return describe(self, images, seed, DrawSettings(temperature=temperature, top_p=top_p))
+        settings = DrawSettings(temperature=temperature, top_p=top_p)
+        return describe(self, images, seed, settings, progress)
 
     def score(
         self,
@@ -341,6 +345,7 @@ class Pipeline:
         *,
         by: By = "caption",
         unit: str | None = None,
+        progress: Progress | None = None,
     ) -> list[Score]:
         """Say how well texts fit a picture, by likelihoods of the weights that draw.
 
@@ -351,13 +356,14 @@ class Pipeline:
                 likely the picture is for each text.
             unit: the schedule that the picture is read or drawn by; None: that of `caption` and of
                 a call.
+            progress: called with texts begun and texts in all.
 
         Raises:
             UserError: nothing to score, weights that only draw, or an unknown unit.
         """
         from mmgen.scoring import score
 
-        return score(self, image, prompts, by, unit)
+        return score(self, image, prompts, by, unit, progress)
 
     def edit(
         self,
@@ -369,7 +375,7 @@ class Pipeline:
         outpaint: int | Box | None = None,
         steps: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-        **settings: Any,
+        **settings: Unpack[EditSettings],
     ) -> PipelineOutput:
         """Draw a part of a picture anew; the rest keeps its tokens and its pixels.
 
@@ -381,7 +387,7 @@ class Pipeline:
             outpaint: pixels to add on the left, top, right and bottom instead, or on each side.
             steps: that the part is drawn in; None: about the root of the number of its tokens.
             progress: called with steps done and steps in all.
-            settings: as in a call, except its classes, frames, unit, order and output type.
+            settings: `EditSettings`: as in a call, without its classes, frames, unit and order.
 
         Raises:
             UserError: weights that decode in fixed orders only, a mask, box or margins that do not
@@ -390,7 +396,7 @@ class Pipeline:
         from mmgen.editing import edit
         from mmgen.masks import canvas_of
 
-        check_names("Pipeline.edit", settings, ("class_labels", "frames", "unit", "order"))
+        check_names("Pipeline.edit", settings, EditSettings)
         canvas = canvas_of(image, mask, box, outpaint)
         return edit(self, canvas, prompt, steps, progress, settings)
 

@@ -11,7 +11,7 @@ from mmgen.config import from_dict
 from mmgen.errors import CheckpointError, ConfigError, UserError, suggestion
 from mmgen.files import read_json
 from mmgen.pieces import Fact, facts, text_facts
-from mmgen.published.catalogue import SYSTEMS, find_card
+from mmgen.published.catalogue import SYSTEMS, Card, cards, find_card
 
 if TYPE_CHECKING:
     from mmgen.models.conditional import ConditionalModel
@@ -120,9 +120,22 @@ def shipped_pipelines() -> list[str]:
 def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
     """The folder of a pipeline, given as a folder, by name, or as a published SYSTEM/NAME.
 
+    A published one is downloaded and imported at its first use.
+
     Raises:
         CheckpointError: there is none, or it may not be read.
         UserError: the published checkpoint is not known, or the hub does not give it.
+    """
+    place = locate_pipeline(name_or_folder)
+    return place if isinstance(place, Path) else _published(place)
+
+
+def locate_pipeline(name_or_folder: str | Path | None = None) -> Path | Card:
+    """The folder of a pipeline, or the card of a published one, without downloading anything.
+
+    Raises:
+        CheckpointError: there is none, it may not be read, or it cannot draw.
+        UserError: the published checkpoint is not known.
     """
     name = DEFAULT if name_or_folder is None else str(name_or_folder)
     names = shipped_pipelines()
@@ -148,13 +161,20 @@ def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
             f"make a pipeline of it with `mmgen import SYSTEM {name} --out FOLDER` (SYSTEM: see "
             "`mmgen models`)."
         )
-    system, slash, entry = name.partition("/")
-    if slash and system in SYSTEMS:
-        from mmgen.published.fetching import published_folder
-
-        return published_folder(find_card(system, entry))
-    known = suggestion(name, names) if names else "; give the folder of one."
-    raise CheckpointError(f"There is no pipeline '{name}'{known}")
+    card = _card_of(name)
+    if card is not None:
+        if card.is_tokenizer:
+            raise CheckpointError(
+                f"{name} is a tokenizer and cannot draw; use it with `mmgen tokenizer check` and "
+                "`mmgen eval tokenizer`, or choose weights that draw (`mmgen models`)."
+            )
+        return card
+    published = [f"{card.system}/{card.name}" for card in cards() if card.name == name]
+    if published:
+        said = f"; did you mean {' or '.join(map(repr, published))}?"
+    else:
+        said = suggestion(name, names) if names else "; give the folder of one."
+    raise CheckpointError(f"There is no pipeline '{name}'{said}")
 
 
 def tokenizer_folder(model: str) -> Path:
@@ -167,7 +187,24 @@ def tokenizer_folder(model: str) -> Path:
     if folder.is_dir() and not (folder / PIPELINE_FILE).is_file():
         _refuse_run(folder)
         return folder
-    return find_pipeline(model) / "vision"
+    card = None if folder.exists() else _card_of(model)
+    return (find_pipeline(model) if card is None else _published(card)) / "vision"
+
+
+def _card_of(name: str) -> Card | None:
+    """The card of a published SYSTEM/NAME; None for other names.
+
+    Raises:
+        UserError: the system has no such checkpoint.
+    """
+    system, slash, entry = name.partition("/")
+    return find_card(system, entry) if slash and system in SYSTEMS else None
+
+
+def _published(card: Card) -> Path:
+    from mmgen.published.fetching import published_folder
+
+    return published_folder(card)
 
 
 def _refuse_run(folder: Path) -> None:

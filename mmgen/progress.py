@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    import rich.progress
+
+Progress = Callable[[int, int], None]  # (done, in all)
+Stage = Callable[[str], AbstractContextManager[Progress]]  # of a named piece of work
 
 DELAY = 1.0  # seconds before a bar appears, so that short work stays quiet
 
 
 @contextmanager
-def progress_of(title: str) -> Iterator[Callable[[int, int], None]]:
+def progress_of(title: str) -> Iterator[Progress]:
     """Yield a callback `(done, total)` that keeps a bar on standard error up to date.
 
     The bar appears after `DELAY`, also when nothing was reported by then, and is gone at the end.
@@ -42,17 +45,17 @@ class _Bar:
     def __init__(self, title: str) -> None:
         self._title, self._closed = title, False
         self._done, self._total = 0, 0
-        self._bar: Progress | None = None
+        self._bar: rich.progress.Progress | None = None
         self._lock = threading.Lock()  # the timer's thread shows, the caller's closes
 
     def show(self) -> None:
+        import rich.progress
         from rich.console import Console
-        from rich.progress import Progress
 
         with self._lock:
             if self._closed:
                 return
-            bar = Progress(console=Console(stderr=True), transient=True)
+            bar = rich.progress.Progress(console=Console(stderr=True), transient=True)
             bar.add_task(self._title, total=self._total or None, completed=self._done)
             bar.start()
             self._bar = bar  # last: the other thread may update it from here on

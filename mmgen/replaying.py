@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
+from mmgen.progress import Progress
 from mmgen.recipes import Recipe, call_of, differing_parts, number_in, seed_of, shown_by
 from mmgen.sheets import enlarged, sheet
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from mmgen.pipeline import Pipeline, PipelineOutput
 
-Progress = Callable[[int, int], None]
 Frames = list["Image.Image"]
 
 ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from mmgen.captioning import codes_seen, pictures_of
 from mmgen.deciders import draws_latents
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mmgen.models.units import Unit
     from mmgen.pipeline import Pipeline
+    from mmgen.progress import Progress
 
 By = Literal["caption", "picture"]
 
@@ -50,20 +51,31 @@ class Score:
         return self.total / len(self.log_likelihoods)
 
 
+def way_in(by: str) -> By:
+    """The way of scoring that a word names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if by not in get_args(By):
+        raise ConfigError(f"A score is by caption or by picture, not '{by}'.")
+    return cast("By", by)
+
+
 def score(
     pipe: Pipeline,
     image: Image.Image,
     prompts: str | Sequence[str],
     by: By = "caption",
     unit: str | None = None,
+    progress: Progress | None = None,
 ) -> list[Score]:
     """Score texts against one picture; see `Pipeline.score`.
 
     Raises:
         UserError: nothing to score, weights that only draw, or an unknown unit.
     """
-    if by not in get_args(By):
-        raise ConfigError(f"A score is by caption or by picture, not '{by}'.")
+    by = way_in(by)
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts or any(not isinstance(text, str) for text in texts):
         raise UserError("There is nothing to score; give one text or several.")
@@ -75,12 +87,19 @@ def score(
     own = _unit(pipe, by, unit)
     (codes,) = codes_seen(pipe, pictures_of([image]))
     repeated = codes.expand(len(texts), *codes.shape)
-    return _in_parts(pipe, repeated, texts, by, own)
+    return _in_parts(pipe, repeated, texts, by, own, progress)
 
 
 def score_captions(pipe: Pipeline, images: list[Image.Image], texts: list[str]) -> list[Score]:
     """Score each text against the picture of the same number, as the caption of it."""
-    codes = codes_seen(pipe, pictures_of(images))
+    return score_codes(pipe, codes_seen(pipe, pictures_of(images)), texts)
+
+
+def score_codes(pipe: Pipeline, codes: Tensor, texts: list[str]) -> list[Score]:
+    """Score each text against codes (B, t, h, w) of the same number, as the caption of them.
+
+    A text counts as far as `Pipeline.caption` could write it: `max_text` tokens, the end included.
+    """
     return _in_parts(pipe, codes, texts, "caption", _unit(pipe, "caption", None))
 
 
@@ -92,16 +111,23 @@ def _unit(pipe: Pipeline, by: By, name: str | None) -> Unit:
     return unit
 
 
-def _in_parts(pipe: Pipeline, codes: Tensor, texts: list[str], by: By, unit: Unit) -> list[Score]:
+def _in_parts(
+    pipe: Pipeline,
+    codes: Tensor,
+    texts: list[str],
+    by: By,
+    unit: Unit,
+    progress: Progress | None = None,
+) -> list[Score]:
     from mmgen import request
 
-    size = request.BATCH
+    size, scores = request.BATCH, list[Score]()
     found = _of_texts if by == "caption" else _of_codes
-    return [
-        each
-        for at in range(0, len(texts), size)
-        for each in found(pipe, codes[at : at + size], texts[at : at + size], unit)
-    ]
+    for at in range(0, len(texts), size):
+        if progress is not None:
+            progress(at, len(texts))
+        scores += found(pipe, codes[at : at + size], texts[at : at + size], unit)
+    return scores
 
 
 def _of_texts(pipe: Pipeline, codes: Tensor, texts: list[str], unit: Unit) -> list[Score]:

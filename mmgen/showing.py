@@ -62,8 +62,11 @@ def shipped_cards() -> list[Card]:
     """The shipped pipelines as entries beside those of the catalogue."""
     found = []
     for name in shipped_pipelines():
-        told = describe_folder(find_pipeline(name), shipped=True)
-        size = round(4 * sum(told["weights"].values()) / 2e6)  # half precision
+        folder = find_pipeline(name)
+        told = describe_folder(folder, shipped=True)
+        size = round(
+            sum(stored_bytes(folder / part / WEIGHTS_FILE) for part in told["weights"]) / 1e6
+        )
         licence = told["licence"]
         card = Card(
             SHIPPED, name, "text-to-image", "", (), "", (), size, licence, "comes with mmgen"
@@ -125,12 +128,29 @@ def parameters(file: Path) -> int:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
+    return sum(count for count, _ in _tensors(file))
+
+
+def stored_bytes(file: Path) -> int:
+    """How many bytes the numbers of a safetensors file take, by its header.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    return sum(size for _, size in _tensors(file))
+
+
+def _tensors(file: Path) -> list[tuple[int, int]]:
+    """How many numbers and bytes each tensor of a safetensors file has, by its header."""
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             header = json.loads(opened.read(min(length, 2**27)))
-        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        return sum(prod(shape) for shape in shapes)
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        offsets = [entry["data_offsets"] for entry in entries]
+        return [
+            (prod(e["shape"]), int(end) - int(start)) for e, (start, end) in zip(entries, offsets)
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         raise CheckpointError(f"{file} is missing or damaged; copy the folder again.") from None
 

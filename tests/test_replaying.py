@@ -65,7 +65,8 @@ def test_edits_are_drawn_again_from_their_source(
         output = pipe.edit(image, ["a cat", "a dog"], seed=4, steps=3, temperature=0.7, **where)
     write(output, tmp_path / "a.png", 1)
     assert replay(pipe, tmp_path / "a.png", source).said == "identical"
-    assert replay(pipe, tmp_path / "a-2.png", source).said.startswith(("identical", "values"))
+    beside = replay(pipe, tmp_path / "a-2.png", source).said  # it was drawn beside another
+    assert beside == "identical" or "differ by at most 1 of 255" in beside
     with pytest.raises(UserError, match="is an edit; give the one that was edited as --source"):
         replay(pipe, tmp_path / "a.png")
     with pytest.raises(UserError, match="is not the picture that was edited"):

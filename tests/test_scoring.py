@@ -20,7 +20,7 @@ from mmgen.models.plan import Input
 from mmgen.models.rows import concatenate
 from mmgen.models.text import BOS, EOS
 from mmgen.models.units import plan_for
-from mmgen.scoring import score_captions
+from mmgen.scoring import score_captions, score_codes
 
 PROMPTS = ["a red apple", "", "a green square and a red apple"]
 
@@ -144,3 +144,28 @@ def test_what_cannot_be_scored_is_refused(pipe: Pipeline, picture: Image.Image) 
         pipe.score(picture, "a cat", unit="tokn")
     with pytest.raises(UserError, match="only draw"):
         conditional_pipeline().score(picture, "a cat")
+
+
+def test_a_text_counts_as_far_as_one_is_written_or_read(
+    pipe: Pipeline, picture: Image.Image
+) -> None:
+    text, model = pipe.two_way()
+    long = "a red apple and " * 20
+    (score,) = score_captions(pipe, [picture], [long])
+    assert len(score.tokens) == model.config.max_text and score.tokens[-1] == ""
+    read = text.ids(long, model.config.max_text)
+    assert score.tokens[:-1] == tuple(text.decode([i]) for i in read[1:])
+    codes = pipe.vision.encode(fit_pixels(picture, 16)[None]).indices
+    assert score_codes(pipe, codes, [long]) == [score]
+
+
+def test_progress_begins_with_the_whole(pipe: Pipeline, picture: Image.Image) -> None:
+    told: list[tuple[int, int]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmgen.request.BATCH", 2)
+        watch = lambda done, total: told.append((done, total))  # noqa: E731
+        pipe.score(picture, PROMPTS, progress=watch)
+        assert told == [(0, 3), (2, 3)]
+        told.clear()
+        pipe.caption([picture] * 3, progress=watch)
+    assert told == [(0, 3), (2, 3)]

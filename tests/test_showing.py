@@ -6,14 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_drawing import conditional_pipeline
 from tiny_pipeline import tiny_pipeline
 
 from mmgen.errors import UserError
 from mmgen.pipeline import Pipeline
+from mmgen.pipeline_folder import find_pipeline, locate_pipeline, tokenizer_folder
 from mmgen.published import fetching, hub, importing
-from mmgen.published.catalogue import cards
-from mmgen.showing import parameters, show
+from mmgen.published.catalogue import Card, cards
+from mmgen.showing import parameters, shipped_cards, show, stored_bytes
 
 
 def test_the_shipped_pipeline_is_told_as_it_is() -> None:
@@ -55,6 +57,44 @@ def test_every_published_name_is_told_once() -> None:
         show("vq_ds8_c2")
     with pytest.raises(UserError, match="`mmgen models` lists them"):
         show("zzzzzz")
+
+
+def test_only_what_draws_is_downloaded_as_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def folder(card: Card) -> Path:
+        asked.append(card.name)
+        raise UserError("no network")
+
+    monkeypatch.setattr(fetching, "published_folder", folder)
+    for card in cards():
+        name = f"{card.system}/{card.name}"
+        said = "cannot draw; use it with `mmgen tokenizer" if card.is_tokenizer else "no network"
+        with pytest.raises(UserError, match=said):
+            Pipeline.from_pretrained(name)
+        assert (locate_pipeline(name) if not card.is_tokenizer else card) == card
+    assert asked == [card.name for card in cards() if not card.is_tokenizer]
+    with pytest.raises(UserError, match="no network"):  # a tokenizer is found as what it is
+        tokenizer_folder("llamagen/vq_ds8_c2i")
+    with pytest.raises(UserError, match=r"'ucf-base'; did you mean 'nbp/ucf-base'\?$"):
+        Pipeline.from_pretrained("ucf-base")
+    with pytest.raises(UserError, match="did you mean 'ibq/AR_256_B' or 'open-magvit2/AR_256_B'"):
+        Pipeline.from_pretrained("AR_256_B")
+
+
+def test_sizes_of_shipped_pipelines_are_those_of_their_files() -> None:
+    for card in shipped_cards():
+        folder = find_pipeline(card.name)
+        stored = sum(path.stat().st_size for path in folder.glob("*/model.safetensors"))
+        assert card.megabytes is not None and abs(card.megabytes - stored / 1e6) < 1
+
+
+def test_stored_bytes_follow_the_type(tmp_path: Path) -> None:
+    pipe = tiny_pipeline()
+    for dtype, width in ((torch.float32, 4), (torch.float16, 2)):
+        pipe.save_pretrained(tmp_path / str(width), dtype)
+        file = tmp_path / str(width) / "transformer/model.safetensors"
+        assert stored_bytes(file) == width * parameters(file)
 
 
 def test_a_published_name_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from tiny_pipeline import SIZE
 
@@ -17,10 +18,10 @@ from mmgen.data.shards import write_shard
 class Small:
     """Stands in for the feature network: the pixels of a reduced picture."""
 
-    hash = "small"
+    hash, protocol = "small", "mean of parts"
 
-    def __init__(self, device: object = "cpu") -> None:
-        self.device = device
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         small = pictures.reshape(len(pictures), 4, SIZE // 4, 4, SIZE // 4, 3).mean((2, 4))

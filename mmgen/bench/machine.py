@@ -41,13 +41,23 @@ class Machine:
 def look_around() -> Machine:
     """Facts of this machine; takes half a second."""
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         mmgen=mmgen.__version__,
         read_gb_s=_read_speed(),
         busy=_load_average(),
     )
+
+
+def processor_name() -> str:
+    """Name of the processor, or of its kind where the system tells no more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def best_of(times: int, work: Callable[[], object]) -> float:
@@ -84,16 +94,6 @@ def _read_speed() -> float:
     # A matrix times a vector reads the matrix once and writes next to nothing, as decoding does.
     matrix, vector = torch.ones(READ_FLOATS // ACROSS, ACROSS), torch.ones(ACROSS)
     return 4 * READ_FLOATS / best_of(3, lambda: torch.mv(matrix, vector)) / 1e9
-
-
-def _processor() -> str:
-    try:
-        facts = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return (
-        facts.partition("model name")[2].partition(":")[2].partition("\n")[0].strip() or "unknown"
-    )
 
 
 def _load_average() -> float | None:

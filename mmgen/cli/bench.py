@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from mmgen.cli.options import Model
 from mmgen.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ def _bench() -> None:
 @app.command()
 def sample(
     *,
-    model: Annotated[
-        str | None, typer.Option(help="Folder or name of a pipeline; default: the shipped one.")
-    ] = None,
+    model: Model = None,
     random: Annotated[
         str | None,
         typer.Option(

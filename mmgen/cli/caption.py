@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.loading import check_threads, load, picture_at
+from mmgen.cli.loading import check_model, check_threads, load, picture_at
 from mmgen.cli.options import AsJson, Device, Model, Threads
+from mmgen.cli.values import check_settings
 from mmgen.errors import UserError
 from mmgen.progress import progress_of
 
@@ -48,11 +49,16 @@ def caption(
             f"At temperature 0 all {count} captions are the same; raise it, or use -n 1."
         )
     warmth = temperature if temperature is not None else float(count > 1)
-    with progress_of("Captioning"):
+    check_model(model)
+    whole = count * len(images)
+    check_settings(
+        {"seed": seed, "num_images_per_prompt": whole, "temperature": warmth, "top_p": top_p}
+    )
+    with progress_of("Captioning") as update:
         opened = [picture_at(image) for image in images]
         pictures = [picture for picture in opened for _ in range(count)]
         pipe = load(model, threads, device)
-        texts = pipe.caption(pictures, seed=seed, temperature=warmth, top_p=top_p)
+        texts = pipe.caption(pictures, seed=seed, temperature=warmth, top_p=top_p, progress=update)
         found: list[Score] | None = None
         if scores:
             from mmgen.scoring import score_captions

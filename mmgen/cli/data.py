@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmgen.cli.options import AllowBad, CaptionColumn, ImageColumn
 from mmgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ WHAT = (
     "HuggingFace's save_to_disk."
 )
 Place = Annotated[str, typer.Argument(metavar="PATH", help=WHAT)]
-ImageColumn = Annotated[
-    str | None, typer.Option(help="Column of a table that holds the picture; default: by name.")
-]
-CaptionColumn = Annotated[
-    str | None, typer.Option(help="Column of a table that holds the caption; default: by name.")
-]
-AllowBad = Annotated[
-    float, typer.Option(help="Share of samples that may be bad; more ends with a sentence.")
-]
 
 
 @app.command()

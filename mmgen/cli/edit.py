@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.loading import check_count, check_threads, load, picture_at, say_what_was_cut
+from mmgen.cli.loading import (
+    check_count,
+    check_model,
+    check_threads,
+    load,
+    picture_at,
+    say_what_was_cut,
+)
 from mmgen.cli.options import Device, MinP, Model, Negative, Picture, Seed, Threads, TopK, TopP
-from mmgen.cli.output import write
+from mmgen.cli.output import picture_files, refuse_overwriting, write
 from mmgen.cli.places import check_place
+from mmgen.cli.values import check_settings
 from mmgen.errors import UserError
 from mmgen.progress import progress_of
+
+if TYPE_CHECKING:
+    from mmgen.calling import EditSettings
 
 
 def edit(
@@ -75,32 +86,33 @@ def edit(
         "box": _four("--box", box),
         "outpaint": _four("--outpaint", outpaint, alike=True),
     }
+    settings: EditSettings = {
+        "num_images_per_prompt": count,
+        "seed": seed,
+        "guidance_scale": guidance,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "negative_prompt": negative,
+        "reproducible": reproducible,
+    }
+    files = picture_files(out, [prompt for prompt in prompts for _ in range(count)])
+    refuse_overwriting(files, [image] if mask is None else [image, mask])
+    check_model(model)
+    check_settings(settings)
     with progress_of("Drawing") as update:
+        from mmgen.masks import canvas_of
+
         picture = picture_at(image)
-        if out is not None and out.exists() and out.samefile(image):
-            raise UserError(f"{out} is the picture that is edited; choose another name for -o.")
         where["mask"] = None if mask is None else picture_at(mask)
+        canvas_of(picture, **where)  # refuses what does not fit
         pipe = load(model, threads, device)
-        output = pipe.edit(
-            picture,
-            prompts,
-            **where,
-            steps=steps,
-            num_images_per_prompt=count,
-            seed=seed,
-            guidance_scale=guidance,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            negative_prompt=negative,
-            reproducible=reproducible,
-            progress=update,
-        )
-        files = write(output, out, scale=1)
+        output = pipe.edit(picture, prompts, **where, steps=steps, progress=update, **settings)
+        lines = write(output, out, scale=1)
     say_what_was_cut(pipe, prompts)
-    for file in files:
-        typer.echo(file)
+    for line in lines:
+        typer.echo(line)
 
 
 def _four(option: str, words: str | None, alike: bool = False) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.options import Device
+from mmgen.cli.options import Device, ModelArgument, TokenizerArgument
 from mmgen.cli.places import check_folder
 from mmgen.cli.tables import show
 from mmgen.cli.values import prompts_in
@@ -64,7 +64,10 @@ def real(
     features_cache: Cache = None,
     json: Json = None,
 ) -> None:
-    """Measure the emoji set's own pictures, whose figures are known: a check of the yardstick."""
+    """Measure the emoji set's own pictures, whose figures are known; exit code 1 if they are off.
+
+    A check of the yardstick.
+    """
     _check(json)
     with progress_of("Looking at the real pictures") as update:
         from mmgen.evaluation.damage import damage_figures
@@ -84,22 +87,23 @@ def real(
         figures = real_figures(judge, update)
     if damage:
         with progress_of("Damaging some") as update:
-            figures |= damage_figures(judge, extractor, cache=cache, progress=update)
+            figures |= damage_figures(judge, extractor, progress=update)
     rules = {"features": features_rules(extractor), "data": data_rules(pictures), "seed": seed}
     known = {name: value for name, value in expected(size).items() if name in figures}
     _tell(Result("real", rules, of_program("cpu"), figures), json, known)
     wrong = off(figures, known)
-    if wrong:
+    if not known:
+        typer.echo(f"No figures are known for {size}x{size} pixels: nothing was checked.")
+    elif wrong:
         typer.echo(f"Off: {', '.join(wrong)}.")
+        raise typer.Exit(1)
     elif judged := sum(each.spread is not None for each in known.values()):
         typer.echo(f"All {judged} figures of known spread came out within it.")
 
 
 @app.command()
 def tokenizer(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder of a tokenizer or pipeline, or its name.")
-    ],
+    model: TokenizerArgument,
     *,
     data: Annotated[
         str,
@@ -127,8 +131,10 @@ def tokenizer(
 ) -> None:
     """Measure how well pictures come back from their codes: PSNR, SSIM, code use; rFID, LPIPS."""
     _check(json)
-    splits = split or ["val", *(("test_pair", "test_concept") if final else ())]
-    if not final and any(name.startswith("test_") for name in splits):
+    from mmgen.evaluation.sets import HELD_OUT, TESTS
+
+    splits = split or list(HELD_OUT if final else HELD_OUT[:1])
+    if not final and set(TESTS) & set(splits):
         raise UserError("Test splits are looked at once, at the end; say --final if this is it.")
     with progress_of("Loading"):
         from mmgen.devices import usable_device
@@ -151,17 +157,14 @@ def tokenizer(
 
 @app.command()
 def generator(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODEL]", help="Folder or name of a pipeline; default: shipped."),
-    ] = None,
+    model: ModelArgument = None,
     *,
     data: Data,
     unit: Annotated[
         list[str] | None,
         typer.Option(help="What is decided in one step; repeatable; default: all of the weights'."),
     ] = None,
-    pictures: Annotated[int, typer.Option(min=2, help="Most pictures of each set and unit.")] = 100,
+    pictures: Annotated[int, typer.Option(min=2, help="Most pictures of each set and unit.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at a time.")] = 16,
     seed: Seed = 0,
     final: Final = False,
@@ -227,10 +230,7 @@ def pictures(
 
 @app.command("adm-npz")
 def adm_npz(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODEL]", help="Folder or name of a pipeline; default: shipped."),
-    ] = None,
+    model: ModelArgument = None,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npz file to write.")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Pictures.")] = 50_000,
@@ -250,18 +250,23 @@ def adm_npz(
     if out.suffix != ".npz":
         raise UserError(f"{out} must end in .npz, which ADM's evaluator reads.")
     check_folder(out.parent)
-    lines = prompts_in(prompts)
+    lines, told = prompts_in(prompts), out.with_name(f"{out.stem}-protocol.json")
     with progress_of("Drawing") as update:
         from mmgen.devices import usable_device
         from mmgen.evaluation.adm import write_samples
-        from mmgen.evaluation.batches import samples_of
+        from mmgen.evaluation.batches import describe_samples, samples_of
+        from mmgen.evaluation.tables import protocol_tables
         from mmgen.pipeline import Pipeline
 
         pipe = Pipeline.from_pretrained(model).to(usable_device(device))
-        options: dict[str, Any] = {"seed": seed, "batch": batch, "unit": unit, "progress": update}
-        write_samples(out, samples_of(pipe, lines, count, **options), count)
+        options: dict[str, Any] = {"seed": seed, "batch": batch, "unit": unit}
+        drawn = samples_of(pipe, lines, count, progress=update, **options)
+        result = describe_samples(pipe, lines, count, **options)
+        write_samples(out, drawn, count)
+        result.save(told)
+    show(protocol_tables(result))
     typer.echo(f"Wrote {out}: {count} pictures of seeds {seed} to {seed + count - 1}.")
-    typer.echo(f"Weights {pipe.fingerprint}, {pipe.info.sampling}.")
+    typer.echo(f"How they were drawn is in {told}.")
 
 
 @app.command()

@@ -39,14 +39,14 @@ def check_count(count: int) -> None:
 
 
 def check_model(model: str | None) -> None:
-    """Refuse a wrong name before PyTorch loads.
+    """Refuse a wrong name before PyTorch loads and before anything is downloaded.
 
     Raises:
         UserError: there is no such pipeline.
     """
-    from mmgen.pipeline_folder import find_pipeline
+    from mmgen.pipeline_folder import locate_pipeline
 
-    find_pipeline(model)
+    locate_pipeline(model)
 
 
 def load(

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture of any size.")]
-Model = Annotated[
-    str | None, typer.Option(help="Folder or name of a pipeline; default: the shipped one.")
+_PIPELINE = "Folder or name of a pipeline; default: the shipped one."
+Model = Annotated[str | None, typer.Option(help=_PIPELINE)]
+ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=_PIPELINE)]
+TokenizerArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder of a tokenizer or pipeline, or its name.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: what PyTorch takes.")]
@@ -26,3 +29,12 @@ MinP = Annotated[
     typer.Option(help="Only tokens at least this likely, relative to the likeliest; 0: all."),
 ]
 Negative = Annotated[str | None, typer.Option(help="A prompt that guidance leads away from.")]
+AllowBad = Annotated[
+    float, typer.Option(help="Share of pictures that may be bad; more ends with a sentence.")
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column of a table that holds the picture; default: by name.")
+]
+CaptionColumn = Annotated[
+    str | None, typer.Option(help="Column of a table that holds the caption; default: by name.")
+]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.cli.places import is_picture_file
+from mmgen.errors import UserError
 from mmgen.recipes import subject_of
 from mmgen.sheets import enlarged, sheet
 
@@ -51,14 +52,40 @@ def _write_pictures(
 ) -> list[str]:
     from mmgen.sample.pictures import save_picture
 
-    together, singles = _names(out, [subject_of(recipe) for recipe in recipes], ".png")
-    files = [*singles, *([together] if len(images) > 1 else [])]
+    files = picture_files(out, [subject_of(recipe) for recipe in recipes])
     lines = [line_of(path) for path in files]
-    for image, recipe, path in zip(images, recipes, singles):
+    for image, recipe, path in zip(images, recipes, files):
         save_picture(image, path, recipe)
     if len(images) > 1:
-        save_picture(sheet(images, recipes), together, {"pictures": recipes})
+        save_picture(sheet(images, recipes), files[-1], {"pictures": recipes})
     return lines
+
+
+def picture_files(out: Path | None, subjects: list[str]) -> list[Path]:
+    """The file of each picture that shows these subjects, and last the sheet if there are several.
+
+    Args:
+        out: a file's name, or a folder; None: named here.
+        subjects: what each picture shows.
+    """
+    together, singles = _names(out, subjects, ".png")
+    return [*singles, *([together] if len(singles) > 1 else [])]
+
+
+def refuse_overwriting(files: Sequence[Path], read: Sequence[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Args:
+        files: that are written.
+        read: files that are there.
+
+    Raises:
+        UserError: one is both.
+    """
+    for file in files:
+        for own in read:
+            if file.exists() and own.exists() and file.samefile(own):
+                raise UserError(f"{file} would be replaced, but it is read; choose another -o.")
 
 
 def line_of(path: Path) -> str:

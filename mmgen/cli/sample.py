@@ -11,7 +11,7 @@ import typer
 
 from mmgen.cli.loading import check_count, check_model, check_threads, load, say_what_was_cut
 from mmgen.cli.options import Device, MinP, Model, Negative, Seed, Threads, TopK, TopP
-from mmgen.cli.output import line_of, write
+from mmgen.cli.output import line_of, picture_files, refuse_overwriting, write
 from mmgen.cli.places import check_place, is_picture_file
 from mmgen.cli.values import (
     check_settings,
@@ -208,6 +208,9 @@ def sample(
         "reproducible": reproducible,
         "class_labels": classes_in(classes),
     }
+    if frames:
+        files = picture_files(out, [""] * count * len(frames))
+        refuse_overwriting([*files, *([frames_out] if frames_out else [])], frames)
     check_model(model)
     check_settings(settings)
     growth: Growth | None = None

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from mmgen.cli.caption import as_data
-from mmgen.cli.loading import check_threads, load, picture_at, say_what_was_cut
+from mmgen.cli.loading import check_model, check_threads, load, picture_at, say_what_was_cut
 from mmgen.cli.options import AsJson, Device, Model, Picture, Threads
 from mmgen.progress import progress_of
+from mmgen.scoring import way_in
 
 
 def score(
@@ -37,10 +38,12 @@ def score(
 ) -> None:
     """Rank texts by how well they fit a picture: log-likelihood, mean of the tokens, best first."""
     check_threads(threads)
-    with progress_of("Scoring"):
+    way = way_in(by)
+    check_model(model)
+    with progress_of("Scoring") as update:
         picture = picture_at(image)
         pipe = load(model, threads, device)
-        found = pipe.score(picture, prompts, by=by, unit=unit)  # type: ignore[arg-type]
+        found = pipe.score(picture, prompts, by=way, unit=unit, progress=update)
     say_what_was_cut(pipe, prompts)
     found.sort(key=lambda each: -each.mean)
     if as_json:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmgen.cli.options import AllowBad, Device, TokenizerArgument
 from mmgen.cli.places import check_place, check_share, is_picture_file
 from mmgen.errors import UserError
 from mmgen.progress import progress_of
@@ -22,9 +23,7 @@ def _group() -> None:
 
 @app.command()
 def check(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder of a tokenizer or pipeline, or its name.")
-    ],
+    model: TokenizerArgument,
     data: Annotated[
         str,
         typer.Argument(
@@ -40,12 +39,8 @@ def check(
         typer.Option(help="Pixels a side; default: what the pipeline was trained on, or 64."),
     ] = None,
     limit: Annotated[int, typer.Option(help="Look at no more pictures or clips.")] = 2000,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps; default: cuda if there is one.")
-    ] = None,
-    allow_bad: Annotated[
-        float, typer.Option(help="Share of pictures that may be bad; more ends with a sentence.")
-    ] = 0.01,
+    device: Device = None,
+    allow_bad: AllowBad = 0.01,
     out: Annotated[Path, typer.Option("--out", "-o", help="Side-by-side picture to write.")] = Path(
         "tokenizer-check.png"
     ),

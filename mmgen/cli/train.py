@@ -8,10 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from mmgen.cli.options import CaptionColumn, ImageColumn
 from mmgen.errors import ConfigError, suggestion
 from mmgen.progress import progress_of
 
 TASKS = ("tokenizer", "generator")
+# What a tokenizer that is trained first shares with its generator: where pictures come from, and
+# how the machine works. A tokenizer reads no captions.
+SHARED = ("data.", "train.mixed_precision", "train.seed", "train.threads", "train.trackers")
+OF_CAPTIONS = ("data.caption_column", "data.drop_caption")
 
 
 def train(
@@ -68,12 +73,8 @@ def train(
         float | None,
         typer.Option(help="Share of pictures that may be bad; default: 0.01 (one in a hundred)."),
     ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of a table that holds the picture; default: by name.")
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option(help="Column of a table that holds the caption; default: by name.")
-    ] = None,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the whole recipe and leave.")
     ] = False,
@@ -126,9 +127,10 @@ def _started(task: str, data: str | None, given: dict[str, Any], words: list[str
     """A recipe made for somebody's pictures, and before it that of its tokenizer or None."""
     if data is None:
         raise ConfigError(f"`mmgen train {task}` needs pictures; add --data FOLDER.")
+    for word in words:
+        if word.partition("=")[0].strip() == "data.image_size":
+            raise ConfigError(f"'{word}': a recipe is made for a size; use --size N instead.")
     with progress_of("Looking at the data"):
-        from mmgen.config import from_dict, to_dict
-        from mmgen.train.recipe import override
         from mmgen.train.starting import Wish, generator_recipes, tokenizer_recipe
 
         wish = Wish(data, **given)
@@ -137,10 +139,25 @@ def _started(task: str, data: str | None, given: dict[str, Any], words: list[str
             made: Any = tokenizer_recipe(wish)
         else:
             first, made = generator_recipes(wish)
-    plain = to_dict(made)
+    if first is not None:
+        first = _changed(first, [word for word in words if _is_shared(word)])
+    return first, _changed(made, words)
+
+
+def _is_shared(word: str) -> bool:
+    """Whether an override is also meant for the tokenizer that is trained first."""
+    return word.strip().startswith(SHARED) and not word.strip().startswith(OF_CAPTIONS)
+
+
+def _changed(recipe: Any, words: list[str]) -> Any:
+    """A recipe with its overrides."""
+    from mmgen.config import from_dict, to_dict
+    from mmgen.train.recipe import override
+
+    plain = to_dict(recipe)
     for word in words:
         plain = override(plain, word)
-    return first, from_dict(type(made), plain, "the recipe")
+    return from_dict(type(recipe), plain, "the recipe")
 
 
 def _refuse_data(recipe: str, data: str | None, given: dict[str, Any]) -> None:
@@ -190,7 +207,9 @@ def _plan(recipe: Any, first: Any) -> str:
     train, data = recipe.train, recipe.data
     pieces = [f"{data.image_size}x{data.image_size} pixels"]
     if recipe.task == "generator":
-        made = "trained first" if first else f"of {recipe.tokenizer}"
+        made = f"of {recipe.tokenizer}"
+        if first is not None:
+            made = f"trained first in {first.train.steps} steps of {first.train.batch_size}"
         pieces.append(f"tokenizer {made}")
     pieces.append(f"{train.steps} steps of {train.batch_size} pictures into {train.out}")
     return (

@@ -13,6 +13,8 @@ from mmgen.errors import UserError
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
 
+_LINE_END = re.compile(r"\r\n|\n|\r")  # and not what else `splitlines` cuts at
+
 
 def prompts_in(file: Path | None) -> list[str]:
     """The lines of a text file, or of standard input if it is called `-`; empty ones are left out.
@@ -24,7 +26,7 @@ def prompts_in(file: Path | None) -> list[str]:
         return []
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in _LINE_END.split(data.decode("utf-8-sig"))]
     except FileNotFoundError:
         raise UserError(f"There is no file {file}; check the path.") from None
     except UnicodeDecodeError:
@@ -62,12 +64,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     from mmgen.pipeline_folder import SamplingDefaults
     from mmgen.request import settings_of
 
-    if settings["seed"] is not None:
+    if settings.get("seed") is not None:
         picture_seeds(settings["seed"], settings["num_images_per_prompt"])
     plain = ("guidance_interval", "guidance_ramp", "top_k", "top_p", "min_p")
-    settings_of(SamplingDefaults(), **{name: settings[name] for name in plain})
+    given: dict[str, Any] = {name: settings.get(name) for name in plain}
+    settings_of(SamplingDefaults(), **given)
     for name in ("guidance_scale", "temperature"):  # a list has one for each sub-token
-        value = settings[name]
+        value = settings.get(name)
         count = len(value) if isinstance(value, list) else 1
         settings_of(SamplingDefaults(), count, **{name: value})
 

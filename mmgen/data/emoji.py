@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,7 @@ from mmgen.data.emoji_styles import CANVAS, STYLES, Style, open_style
 from mmgen.data.shards import split_evenly, write_shard
 from mmgen.errors import ConfigError, DataError, UserError
 from mmgen.files import sha256_of, write_json, write_text
+from mmgen.progress import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,8 +31,6 @@ SPLITS = ("train", "val", "test_pair", "test_concept")
 SIZES = (16, 32, 64, 128, 256)
 SHARD_ITEMS = 2000
 PIXEL_TOLERANCE = 1.0  # of 255, in means over 16x16 pixels
-
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 
 
 @dataclass(frozen=True)

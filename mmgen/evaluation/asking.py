@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from mmgen.data.emoji import Item
-from mmgen.evaluation.features import Features, Pictures, Progress
+from mmgen.evaluation.features import Features, Pictures
+from mmgen.progress import Progress
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline

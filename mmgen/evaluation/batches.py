@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,16 @@ import numpy as np
 from mmgen.data.pictures import EXTENSIONS, open_picture
 from mmgen.errors import DataError, UserError
 from mmgen.evaluation.adm import AdmBatch, read_batch
-from mmgen.evaluation.features import Features, Pictures, Progress, features_of
+from mmgen.evaluation.features import Features, Pictures, features_of
 from mmgen.evaluation.inception import Inception, Reference, Seen, described, standard_figures
-from mmgen.evaluation.protocol import of_program
+from mmgen.evaluation.protocol import of_pipeline, of_program
 from mmgen.evaluation.results import Result
 from mmgen.files import sha256_of
 from mmgen.prefixes import condition_kind
+from mmgen.progress import Progress, Stage
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
-
-Stage = Callable[[str], AbstractContextManager[Progress]]
 
 
 def evaluate_pictures(
@@ -110,6 +108,40 @@ def samples_of(
         raise UserError(f"The weights of '{pipeline.info.name}' draw from text; give --prompts.")
     number = pipeline.transformer.config.condition.classes if classes else len(prompts)  # type: ignore[union-attr]
     return _draw(pipeline, prompts, number, count, seed, batch, unit, progress)
+
+
+def describe_samples(
+    pipeline: Pipeline,
+    prompts: Sequence[str],
+    count: int,
+    *,
+    seed: int = 0,
+    batch: int = 16,
+    unit: str | None = None,
+) -> Result:
+    """How the pictures of `samples_of` are drawn: rules and circumstances, without figures.
+
+    Takes the same arguments.
+
+    Raises:
+        UserError: a setting is out of range.
+    """
+    asked: dict[str, Any] = {"prompt": prompts[0]} if prompts else {"class_labels": 0}
+    recipe = pipeline.request(**asked, seed=seed, unit=unit).recipe(0)
+    shown = ("prompt", "class_label", "seed")
+    listed = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16] if prompts else None
+    return Result(
+        "samples",
+        {
+            "pictures": count,
+            "side": pipeline.info.image_size,
+            "prompts": {"count": len(prompts), "hash": listed} if prompts else "classes in turn",
+            "first_seed": seed,
+            **{name: value for name, value in recipe.items() if name not in shown},
+        },
+        {**of_pipeline(pipeline), "name": pipeline.info.name, "batch": batch},
+        {},
+    )
 
 
 def _draw(

@@ -18,15 +18,15 @@ from PIL import Image
 
 from mmgen.data.emoji_notices import NOTICES
 from mmgen.errors import UserError
-from mmgen.evaluation.features import FeatureExtractor, Progress
+from mmgen.evaluation.features import FeatureExtractor
 from mmgen.evaluation.markdown import card_text
-from mmgen.evaluation.measure import Bench, CardSettings, Stage, measure
+from mmgen.evaluation.measure import Bench, CardSettings, measure
 from mmgen.evaluation.pages import results_page, styles_page, units_page
 from mmgen.evaluation.plots import stacked, training_curves
 from mmgen.evaluation.real import cache_of, open_real
 from mmgen.files import replacing, write_json, write_text
 from mmgen.pipeline import Pipeline
-from mmgen.progress import progress_of
+from mmgen.progress import Progress, Stage, progress_of
 
 __all__ = ["CardSettings", "card_text", "make_card"]
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from mmgen.evaluation.asking import pick
-from mmgen.evaluation.features import Extractor, Pictures, Progress, features_of
+from mmgen.evaluation.features import Extractor, Pictures, features_of
 from mmgen.evaluation.judge import Judge
 from mmgen.evaluation.yardstick import kid, top_scores
+from mmgen.progress import Progress
 
 COUNT = 600  # training pictures that are damaged
 NOISE = 25  # of 255
@@ -22,14 +22,13 @@ def damage_figures(
     judge: Judge,
     extractor: Extractor,
     *,
-    cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """KID against the other training pictures, and concept score, of damaged training pictures.
 
     Args:
         judge: of the real pictures; its seed chooses the pictures and the noise.
-        extractor: the feature network. `cache`: file of features.
+        extractor: the feature network.
         progress: called with damages done and damages in all.
     """
     real, seed = judge.real, judge.seed
@@ -41,7 +40,7 @@ def damage_figures(
     found = dict[str, float]()
     damages = _damages(generator)
     for number, (name, damage) in enumerate(damages.items()):
-        features = features_of(damage(real.pictures[chosen]), extractor, cache=cache)
+        features = features_of(damage(real.pictures[chosen]), extractor)
         scores = top_scores(judge.gallery.ranks(features, concepts, styles))
         found |= _named(name, kid(features, others, seed=seed), scores.top1, scores.top5)
         if progress is not None:

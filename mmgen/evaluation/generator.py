@@ -28,14 +28,13 @@ from mmgen.evaluation.measure import (
 )
 from mmgen.evaluation.protocol import of_pipeline
 from mmgen.evaluation.results import Result
+from mmgen.evaluation.sets import HELD_OUT, SETS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mmgen.models.unified import Unit
 
-SETS = ("train", "fresh", "val")
-FINAL_SETS = (*SETS, "test_pair_restyle", "test_pair_new", "test_concept")
 STANDARD_SET = "train"  # whose pictures the standard metrics look at
 BATCHES = (1, 16)  # that the speed is measured at
 _REPEATS = 2
@@ -64,7 +63,7 @@ def evaluate_generator(
     pipeline = bench.pipeline
     pipeline.two_way()
     chosen = _chosen(bench, units)
-    names = FINAL_SETS if final else SETS
+    names = [name for name, each in SETS.items() if final or not each.is_test]
     looker = _Standard(bench, inception, cache) if inception else None
     found, real, standard = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for unit in chosen:
@@ -78,13 +77,18 @@ def evaluate_generator(
         if looker:
             standard[unit.name] = looker.made(drawn[STANDARD_SET])
             standard["real"] = looker.real(drawn[STANDARD_SET])
-    splits = ("val", "test_pair", "test_concept") if final else ("val",)
+    splits = HELD_OUT if final else HELD_OUT[:1]
     captions = {split: rank_captions(bench, split) for split in splits}
     extra = {"inception": described(inception)} if inception else {}
     return Result(
         "generator",
-        {**rules(bench), "sets": list(names), "captions": CAPTIONS, **extra},
-        {**of_pipeline(pipeline), "name": pipeline.info.name, "batch_of_speed": list(BATCHES)},
+        {**rules(bench), "sets": names, "captions": CAPTIONS, **extra},
+        {
+            **of_pipeline(pipeline),
+            "name": pipeline.info.name,
+            "batch": bench.settings.batch,
+            "batch_of_speed": list(BATCHES),
+        },
         {"units": found, "real": real, "captions": captions, "standard": standard},
     )
 
@@ -100,8 +104,11 @@ def _chosen(bench: Bench, names: Sequence[str]) -> list[Unit]:
 def _speed(bench: Bench, unit: str) -> dict[str, float]:
     """Pictures a second, pixels included, by the number drawn together."""
 
+    prompts = [ask.prompt for ask in bench.asks(STANDARD_SET)]
+
     def seconds(batch: int) -> float:
-        return best_of(_REPEATS, lambda: bench.pipeline([""] * batch, seed=0, unit=unit))
+        asked = [prompts[i % len(prompts)] for i in range(batch)]
+        return best_of(_REPEATS, lambda: bench.pipeline(asked, seed=0, unit=unit))
 
     with bench.stage(f"Timing unit {unit}"):
         return {str(batch): batch / seconds(batch) for batch in BATCHES}

@@ -102,6 +102,7 @@ class Inception:
         checkpoint = read_checkpoint(weights)
         self.network: Any = _network(checkpoint.tensors, weights).to(device)
         self.device = torch.device(device)
+        self.protocol = PROTOCOL
         self.hash = checkpoint.sha256[:16]
         """First 16 hexadecimal digits of the SHA-256 of the file."""
 

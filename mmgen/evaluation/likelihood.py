@@ -1,56 +1,23 @@
-"""How likely captions are behind pictures, and where the true one ranks among others."""
+"""Where the true caption of a picture ranks by likelihood among others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from mmgen.evaluation.asking import PROMPT, pick
-from mmgen.evaluation.features import Progress
 from mmgen.evaluation.held_out import encode
 from mmgen.evaluation.real import RealSet
 from mmgen.evaluation.yardstick import spread, top_scores
-from mmgen.models.schedule import to_slots
-from mmgen.models.unified import plan_for
+from mmgen.progress import Progress
+from mmgen.scoring import score_codes
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
 
 CAPTIONS = 32  # that the true one is ranked among, itself included
-_BATCH = 32
-
-
-@torch.inference_mode()
-def caption_likelihoods(pipeline: Pipeline, codes: Tensor, captions: Sequence[str]) -> Tensor:
-    """Log-likelihood in nats of each caption, its end included, behind one picture: (N,).
-
-    Args:
-        pipeline: weights that read and write.
-        codes: (t, h, w) of the picture, or latents (t, h, w, C).
-        captions: N of them; their words count only as far as the weights read captions.
-    """
-    text, model = pipeline.two_way()
-    unit = model.config.units[0]  # what captioning reads pictures as
-    plan = plan_for(unit, pipeline.grid)
-    slots = to_slots(plan.schedule, codes[None])
-    found = []
-    for start in range(0, len(captions), _BATCH):
-        part = list(captions[start : start + _BATCH])
-        ids, valid = (
-            t.to(codes.device) for t in text.encode(part, model.config.max_text, end=True)
-        )
-        logits = model.caption_logits(
-            slots.expand(len(part), *slots.shape[1:]), plan, unit.name, ids, valid
-        )  # (B, T - 1, V)
-        nats = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        found.append((nats * valid[:, 1:]).sum(1))
-    return torch.cat(found).cpu()
 
 
 def caption_ranks(
@@ -88,8 +55,9 @@ def caption_ranks(
         others = pick([k for k in keys if k != item.concept.key], captions - 1, generator)
         words = [phrases[key] for key in (item.concept.key, *others)]
         asked = [PROMPT.format(phrase=phrase, style=item.style) for phrase in words]
-        likelihoods = caption_likelihoods(pipeline, codes[number], asked)
-        ranks.append(int((likelihoods[1:] >= likelihoods[0]).sum()))
+        shown = codes[number].expand(len(asked), *codes[number].shape)
+        right, *wrong = (score.total for score in score_codes(pipeline, shown, asked))
+        ranks.append(sum(not total < right for total in wrong))  # what is no number is the last
         if progress is not None:
             progress(number + 1, len(places))
     scores = top_scores(np.array(ranks))

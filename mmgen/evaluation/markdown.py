@@ -7,15 +7,7 @@ from typing import Any
 
 from mmgen.evaluation.prose import filled, table
 from mmgen.evaluation.provenance import licences, spdx, training
-
-SETS = {
-    "train": "trained pairs",
-    "fresh": "fresh wordings of trained pairs",
-    "test_pair_restyle": "held-out pairs, restyle (flat, 3d, ink)",
-    "test_pair_new": "held-out pairs, new drawing (twemoji, noto, blob)",
-    "test_concept": "held-out concepts",
-    "val": "held-out pairs for choosing (val)",
-}
+from mmgen.evaluation.sets import SETS
 
 
 def card_text(
@@ -128,7 +120,7 @@ def _generated(figures: dict[str, Any]) -> str:
     protocol = figures["protocol"]
     rows = []
     for name, found in figures["generated"].items():
-        rows.append([SETS[name], "generated", *set_cells(found)])
+        rows.append([SETS[name].title, "generated", *set_cells(found)])
         rows.append(["", "real", *set_cells(figures["real"][name])])
     styles = figures["generated"]["train"]["by_style"]
     real = figures["real"]["train"]["by_style"]
@@ -158,9 +150,9 @@ alike: what a perfect model would score.
   one is scored in its own.
 - *Style*: share whose style, read by ridge regression, is the one that was named.
 - *KID* against training pictures of the same styles, mean of {protocol["kid"]["draws"]} draws of
-  {protocol["kid"]["size"]} (fewer where a set has fewer). Its size depends on the features: compare
-  it with this table alone, and with 0.028 for real pictures halved in resolution and 0.110 for
-  quartered ones.
+  {protocol["kid"]["size_at_most"]} pictures, or of as many as stand in brackets where a set has
+  fewer. Its size depends on the features: compare it with this table alone, and with 0.028 for real
+  pictures halved in resolution and 0.110 for quartered ones.
 - *Nearest training picture*: cosine of raw features; a real one's search leaves out itself. Far
   above the real row means copying. [The nearest ones, side by side](results.png).
 
@@ -251,7 +243,7 @@ def set_cells(found: dict[str, Any]) -> list[str]:
         str(found["concept"]["count"]),
         top(found["concept"]),
         share(found["style"]),
-        "-" if kid is None else f"{kid:.4f}",
+        "-" if kid is None else f"{kid:.4f} ({found['kid_size']})",
         f"{copying['low']:.2f} / {copying['median']:.2f} / {copying['high']:.2f}",
         share(found["same_concept"]),
     ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from mmgen.evaluation.asking import PROMPT, Ask, Drawn, draw, fresh_asks, pick, 
 from mmgen.evaluation.features import (
     Extractor,
     Pictures,
-    Progress,
     features_of,
 )
 from mmgen.evaluation.held_out import SHUFFLES, fidelity, float_batches, held_out_losses
@@ -26,34 +24,18 @@ from mmgen.evaluation.likelihood import caption_ranks
 from mmgen.evaluation.plots import read_log, seconds_of
 from mmgen.evaluation.protocol import data_rules, features_rules, of_pipeline
 from mmgen.evaluation.real import RESTYLE, RealSet
+from mmgen.evaluation.sets import HELD_OUT, MILLION, SETS
 from mmgen.evaluation.yardstick import DRAW_SIZE, DRAWS, RIDGE
 from mmgen.models.unified import plan_for
+from mmgen.progress import Stage
 
 if TYPE_CHECKING:
     from mmgen.models.unified import Unit
     from mmgen.pipeline import Pipeline
 
-Stage = Callable[[str], AbstractContextManager[Progress]]  # of a named piece of work
 
-# Seeds of a set's pictures start at the card's seed plus so many millions.
-_SEEDS = {
-    "train": 1,
-    "test_pair_restyle": 2,
-    "test_pair_new": 3,
-    "test_concept": 4,
-    "fresh": 5,
-    "val": 7,
-}
-CARD_SETS = tuple(name for name in _SEEDS if name != "val")
-_SPLITS = {
-    "train": "train",
-    "test_pair_restyle": "test_pair",
-    "test_pair_new": "test_pair",
-    "test_concept": "test_concept",
-    "fresh": "train",
-    "val": "val",
-}
-_UNIT_SEEDS, _MILLION = 6, 1_000_000
+CARD_SETS = tuple(name for name in SETS if name != "val")
+_UNITS = 6  # in the place of a set's number
 CODE_PICTURES = 1000  # of `train`, on which the use of the codes is counted
 
 
@@ -106,7 +88,7 @@ class Bench:
 
     def items(self, name: str) -> list[Item]:
         """Items of a set: a split, or one half of `test_pair`."""
-        split = _SPLITS[name]
+        split = SETS[name].split
         items = [self.real.items[i] for i in self.real.places(split)]
         if split != "test_pair":
             return items
@@ -114,10 +96,10 @@ class Bench:
 
     def asks(self, name: str) -> list[Ask]:
         """What is asked for in a set: items drawn at random with the card's seed."""
-        settings, number = self.settings, _SEEDS[name]
+        settings, asked = self.settings, SETS[name]
         count = settings.few if name == "fresh" else settings.pictures
-        items = pick(self.items(name), count, np.random.default_rng((settings.seed, number)))
-        first = settings.seed + number * _MILLION
+        items = pick(self.items(name), count, np.random.default_rng((settings.seed, asked.number)))
+        first = asked.first_seed(settings.seed)
         return fresh_asks(items, first) if name == "fresh" else plain_asks(items, first)
 
     def draw(self, asks: list[Ask], what: str, unit: str | None = None) -> tuple[Pictures, float]:
@@ -171,10 +153,8 @@ def judge_real(bench: Bench, drawn: dict[str, Drawn]) -> dict[str, Any]:
 def measure_units(bench: Bench) -> dict[str, Any]:
     """Compare the units on the same prompts and seeds, of trained items."""
     settings = bench.settings
-    items = pick(
-        bench.items("train"), settings.few, np.random.default_rng((settings.seed, _UNIT_SEEDS))
-    )
-    asks = plain_asks(items, settings.seed + _UNIT_SEEDS * _MILLION)
+    items = pick(bench.items("train"), settings.few, np.random.default_rng((settings.seed, _UNITS)))
+    asks = plain_asks(items, settings.seed + _UNITS * MILLION)
     found = dict[str, Any]()
     for unit in bench.pipeline.transformer.config.units:
         drawn = bench.look(asks, f"unit {unit.name}", unit.name)
@@ -211,7 +191,7 @@ def rank_captions(bench: Bench, split: str) -> dict[str, Any]:
 def measure_tokenizer(bench: Bench) -> dict[str, Any]:
     """Fidelity on the held-out splits, once each, and on the first pictures of `train`."""
     real, pipeline = bench.real, bench.pipeline
-    shown = {split: real.places(split) for split in ("val", "test_pair", "test_concept")}
+    shown = {split: real.places(split) for split in HELD_OUT}
     generator = np.random.default_rng(bench.settings.seed)
     shown["train"] = pick(real.places("train"), CODE_PICTURES, generator)
     return {
@@ -239,23 +219,26 @@ def measure(bench: Bench, runs: list[Path]) -> tuple[dict[str, Any], dict[str, D
 
 def protocol(bench: Bench) -> dict[str, Any]:
     """What the card's figures were made with."""
-    return {**of_pipeline(bench.pipeline), **rules(bench), "unit": bench.unit}
+    settings = to_dict(bench.settings)
+    return {**of_pipeline(bench.pipeline), **rules(bench), "settings": settings, "unit": bench.unit}
 
 
 def rules(bench: Bench) -> dict[str, Any]:
-    """What must be the same for figures to be compared."""
+    """What must be the same for figures to be compared.
+
+    How many pictures are drawn at a time is not: a picture does not depend on those beside it.
+    """
+    settings = to_dict(bench.settings)
     return {
         "features": features_rules(bench.extractor),
         "data": data_rules(bench.real),
-        "settings": to_dict(bench.settings),
+        "settings": {name: value for name, value in settings.items() if name != "batch"},
         "sampling": to_dict(bench.pipeline.info.sampling),
         "prompt": PROMPT,
-        "kid": {"draws": DRAWS, "size": DRAW_SIZE, "seed": bench.settings.seed},
+        "kid": {"draws": DRAWS, "size_at_most": DRAW_SIZE, "seed": bench.settings.seed},
         "style_ridge": RIDGE,
         "random_orders": SHUFFLES,
-        "first_seeds": {
-            name: bench.settings.seed + number * _MILLION for name, number in _SEEDS.items()
-        },
+        "first_seeds": {name: each.first_seed(bench.settings.seed) for name, each in SETS.items()},
     }
 
 

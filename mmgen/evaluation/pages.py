@@ -30,7 +30,6 @@ STYLES = ("twemoji", "noto", "blob", "flat", "3d", "ink")
 
 _SEEDS = 3  # pictures of a prompt
 _ENDS, _ACROSS = 12, 4  # pictures in the blocks of the best and the worst, and in a row
-_ROWS = {"train": 12, "test_pair": 4, "test_concept": 4, "fresh": 6}
 _FIRST = 100_000_000  # seeds of the sheets, away from those of the figures
 _STREAM = 50  # numbers of the generators that choose rows
 
@@ -44,7 +43,7 @@ def results_page(bench: Bench, drawn: dict[str, Drawn]) -> Image.Image:
     """
     seed = bench.settings.seed
     blocks = []
-    for number, (name, title) in enumerate(_TITLES.items()):
+    for number, (name, (title, _)) in enumerate(_BLOCKS.items()):
         asks = _asks(bench, name, number)
         if asks:
             how = f"Chosen at random with seed {seed}; {_SEEDS} pictures of each prompt. {_BESIDE}"
@@ -102,11 +101,11 @@ _BESIDE = (
     "Beside each: the nearest of all training pictures, with the cosine of their features. "
     "rank: place of the concept asked for among all concepts; 1 is right."
 )
-_TITLES = {
-    "train": "Trained pairs of concept and style",
-    "fresh": "Fresh wordings of trained pairs",
-    "test_pair": "Held-out pairs: concept and style were trained, not together",
-    "test_concept": "Held-out concepts: training never saw these things",
+_BLOCKS = {  # titles and rows
+    "train": ("Trained pairs of concept and style", 12),
+    "fresh": ("Fresh wordings of trained pairs", 6),
+    "test_pair": ("Held-out pairs: concept and style were trained, not together", 4),
+    "test_concept": ("Held-out concepts: training never saw these things", 4),
 }
 
 
@@ -114,14 +113,14 @@ def _asks(bench: Bench, name: str, number: int) -> list[Ask]:
     """The prompts of a block, each several times."""
     generator = np.random.default_rng((bench.settings.seed, _STREAM + number))
     split = "train" if name == "fresh" else name
-    items = [bench.real.items[i] for i in bench.real.places(split)]
+    items, count = [bench.real.items[i] for i in bench.real.places(split)], _BLOCKS[name][1]
     if name == "train":  # the same number of each style
-        each = _ROWS[name] // len(STYLES)
+        each = count // len(STYLES)
         chosen: list[Item] = []
         for style in STYLES:
             chosen += pick([item for item in items if item.style == style], each, generator)
     else:
-        chosen = pick(items, _ROWS[name], generator)
+        chosen = pick(items, count, generator)
     first = _FIRST + number * 1000
     asks = fresh_asks(chosen, first) if name == "fresh" else plain_asks(chosen, first)
     return [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 import mmgen
+from mmgen.bench.machine import processor_name
 from mmgen.data.emoji import SPLITS
 from mmgen.evaluation.features import PROTOCOL, SIDE, Extractor
 from mmgen.evaluation.real import RealSet
@@ -44,16 +44,7 @@ def of_program(device: str | torch.device) -> dict[str, Any]:
         "mmgen": mmgen.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": _processor(),
+        "machine": processor_name(),
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

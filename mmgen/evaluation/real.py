@@ -16,10 +16,10 @@ from mmgen.evaluation.features import (
     Extractor,
     Features,
     Pictures,
-    Progress,
     features_of,
 )
 from mmgen.files import read_json
+from mmgen.progress import Progress
 
 MANIFEST, FEATURES = "manifest.json", "features.safetensors"
 RESTYLE = ("flat", "3d", "ink")  # one maker's drawings of the same things
@@ -57,14 +57,21 @@ def open_real(
 
     Args:
         folder: of the shards; all four splits must be there.
-        size: pixels a side to fit the pictures to.
+        size: pixels a side that the pictures must have: figures of resized ones are others.
         extractor: the feature network.
         cache: file of features, see `features_of`.
         progress: called with pictures done and pictures in all, while looking.
 
     Raises:
-        DataError: a split is missing, or a picture is none of the emoji set.
+        DataError: a split is missing, the pictures have another size, or one is none of the set.
     """
+    there = size_of(folder)
+    if there != size:
+        raise DataError(
+            f"{folder} holds pictures of {there}x{there} pixels, and {size}x{size} are needed; "
+            f"write the set in that size to another folder with: mmgen data emoji --size {size} "
+            "--out FOLDER"
+        )
     known = {concept.key: concept for concept in concepts()}
     items: list[Item] = []
     pictures: list[Pictures] = []

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from mmgen.evaluation.features import Progress
 from mmgen.evaluation.judge import Judge
 from mmgen.evaluation.real import RealSet
+from mmgen.evaluation.sets import HELD_OUT, TESTS
 from mmgen.evaluation.yardstick import Array, StyleReader, kid, nearest, normalized, top_scores
+from mmgen.progress import Progress
 
-SPLITS = ("val", "test_pair", "test_concept")
-TESTS = ("test_pair", "test_concept")
 CUTS = 5  # into halves
 
 Figures = Iterator[tuple[str, float]]
@@ -82,7 +81,7 @@ def _concepts(judge: Judge, styles: Sequence[str]) -> Figures:
     )
     for style in styles:
         yield from _tops(f"concept/{style}", ranks[_of(judge.real, style=style)])
-    for split in SPLITS:
+    for split in HELD_OUT:
         yield from _tops(f"concept/{split}", ranks[_of(judge.real, split=split)])
 
 

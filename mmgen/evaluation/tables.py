@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmgen.evaluation.expected import Expected
-from mmgen.evaluation.markdown import SETS, set_cells, top
+from mmgen.evaluation.markdown import set_cells, top
 from mmgen.evaluation.results import Result, Row, flat
+from mmgen.evaluation.sets import SETS, TESTS
 
 WARNING = "Test splits were looked at: nothing may be chosen by these figures."
 
@@ -72,7 +73,7 @@ def circumstances(a: Result, b: Result, names: tuple[str, str]) -> Table:
 def looks_at_tests(result: Result) -> bool:
     """Whether figures of a test split are among those of weights."""
     named = [*result.protocol.get("sets", []), *result.protocol.get("data", {})]
-    return result.kind != "real" and any(name.startswith("test_") for name in named)
+    return result.kind != "real" and any(name.startswith(TESTS) for name in named)
 
 
 def _real(result: Result, known: dict[str, Expected]) -> Table:
@@ -86,7 +87,8 @@ def _real(result: Result, known: dict[str, Expected]) -> Table:
             said = (number(right.value), "-", "")
         else:
             verdict = "OFF" if name in wrong else "ok"
-            said = (number(right.value), f"+-{right.spread:.4f}", verdict)
+            sign = "+" if right.is_largest else "+-"
+            said = (number(right.value), f"{sign}{right.spread:.4f}", verdict)
         rows.append((name, number(found), *said))
     heads = ("figure", "found", "expected", "spread", "")
     return Table("Real pictures", heads, rows)
@@ -119,9 +121,9 @@ def _generator(result: Result) -> Iterator[Table]:
     rows = []
     for name in real:
         for unit, found in units.items():
-            rows.append([SETS[name], unit, *set_cells(found["sets"][name])])
-        rows.append([SETS[name], "real", *set_cells(real[name])])
-    heads = ["prompts", "by", "n", "concept top-1 / top-5", "style", "KID"]
+            rows.append([SETS[name].title, unit, *set_cells(found["sets"][name])])
+        rows.append([SETS[name].title, "real", *set_cells(real[name])])
+    heads = ["prompts", "by", "n", "concept top-1 / top-5", "style", "KID (of n)"]
     heads += ["nearest trained 5 % / median / 95 %", "same concept"]
     yield Table("Pictures, beside real ones", heads, rows)
     speeds = [
@@ -167,6 +169,8 @@ def number(value: float | None) -> str:
     """A figure: whole if it is, else four places, or two where it is large; - for none."""
     if value is None or math.isnan(value):
         return "-"
+    if math.isinf(value):
+        return str(value)
     if value == int(value) and abs(value) >= 1:
         return str(int(value))
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"

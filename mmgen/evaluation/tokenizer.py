@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.emoji import SPLITS
 from mmgen.data.sources import open_source
 from mmgen.errors import UserError, suggestion
-from mmgen.evaluation.features import Features, Pictures, Progress
+from mmgen.evaluation.features import Features, Pictures
 from mmgen.evaluation.held_out import fidelity
 from mmgen.evaluation.inception import Inception, Seen, described
 from mmgen.evaluation.lpips import Lpips
@@ -24,6 +23,7 @@ from mmgen.evaluation.protocol import of_program
 from mmgen.evaluation.real import shards_of
 from mmgen.evaluation.results import Result
 from mmgen.evaluation.standard import Gaussian, frechet_distance
+from mmgen.progress import Progress, Stage
 from mmgen.sample.pictures import to_pil
 from mmgen.tokenizer_check import CLIPS, load_tokenizer
 from mmgen.tokenizers_vis.metrics import SSIM_WINDOW
@@ -31,8 +31,6 @@ from mmgen.train.datasets import held_out_pixels
 
 WHOLE = "all"  # the name of data that has no splits
 _RULE = "PSNR in dB and SSIM (11x11 Gaussian, sigma 1.5) of a picture in [-1, 1], means"
-
-Stage = Callable[[str], AbstractContextManager[Progress]]
 
 
 def evaluate_tokenizer(

@@ -116,7 +116,7 @@ class ConceptGallery:
             for part in (asked[i : i + _CHUNK] for i in range(0, len(asked), _CHUNK)):
                 table = self.cosines(features[part], style)
                 own = table[np.arange(len(part)), right[part]]
-                rank = (table >= own[:, None]).sum(1) - 1
+                rank = (~(table < own[:, None])).sum(1) - 1  # what is no number is the last
                 better = (rank < ranks[part]) | ((rank == ranks[part]) & (own > cosines[part]))
                 ranks[part[better]], cosines[part[better]] = rank[better], own[better]
         for unknown in {style for style in styles if style is not None} - set(self.styles):

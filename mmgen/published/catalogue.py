@@ -50,6 +50,11 @@ class Card:
     note: str
 
     @property
+    def is_tokenizer(self) -> bool:
+        """Whether it makes codes and pictures of codes, and draws nothing."""
+        return self.task.endswith("tokenizer")
+
+    @property
     def described(self) -> str:
         """Its files and where they lie, for a sentence."""
         files = " and ".join(self.files) or self.name
@@ -99,7 +104,7 @@ def tokenizers_for(system: str, files: Collection[str], task: str = "") -> list[
     own = [card for card in of_system if card.task == task] or of_system
     known = [card for card in own if set(card.files) & set(files)] or own
     names = list(dict.fromkeys(card.tokenizer for card in known))
-    decoders = [card for card in cards() if card.task.endswith("tokenizer")]
+    decoders = [card for card in cards() if card.is_tokenizer]
     if names:
         return [card for name in names for card in decoders if card.name == name]
     return [card for card in decoders if card.system == system]

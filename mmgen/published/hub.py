@@ -25,7 +25,7 @@ def download(system: str, name: str) -> list[Path]:
         UserError: there is no such card, it does not lie on the hub, or the hub does not give it.
     """
     card = find_card(system, name)
-    needed = [c for c in cards() if c.name == card.tokenizer and c.task.endswith("tokenizer")]
+    needed = [c for c in cards() if c.name == card.tokenizer and c.is_tokenizer]
     return [path for one in (*needed, card) for path in _fetch(one)]
 
 

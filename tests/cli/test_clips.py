@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,20 @@ def test_a_clip_goes_on(mmgen: Any, folders: Path, tmp_path: Path) -> None:
     assert (done.code, done.out) == (0, "ball.gif: identical\n")
     done = mmgen(*words, "--given", 1, "--preview", "-o", "on.gif", cwd=tmp_path)
     assert_one_sentence(done, "draw clips; --preview and --frames-out show how pictures grow")
+
+
+@pytest.mark.parametrize(
+    "out", [("-o", "ball.gif"), ("-o", "a.gif", "-n", 2), ("--frames-out", "ball.gif")]
+)
+def test_frames_are_never_replaced(
+    out: tuple[Any, ...], mmgen: Any, folders: Path, tmp_path: Path
+) -> None:
+    name = "a-2.gif" if "-n" in out else "ball.gif"
+    shutil.copy(folders / "ball.gif", tmp_path / name)
+    words = ("sample", "--model", folders / "going-on", "--frames", name)
+    assert_one_sentence(mmgen(*words, *out, cwd=tmp_path), f"{name} would be replaced")
+    assert (tmp_path / name).read_bytes() == (folders / "ball.gif").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_frames_that_are_no_squares_are_named(mmgen: Any, folders: Path, tmp_path: Path) -> None:

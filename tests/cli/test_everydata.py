@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from one_sentence import assert_one_sentence
 from PIL import Image
+
+from mmgen.cli.train import _plan
 
 if TYPE_CHECKING:
     from conftest import Commands
@@ -112,6 +115,34 @@ def test_a_tokenizer_is_trained_first_if_asked(mmgen: Commands, place: Path) -> 
     assert done.code == 0 and done.out.endswith("the result is in run/final.\n"), done
 
 
+def test_a_tokenizer_that_is_trained_first_hears_of_data_and_machine(
+    mmgen: Commands, place: Path
+) -> None:
+    import yaml
+
+    words = ("train", "generator", "--data", "my/pictures", "--model", "tiny", "--size", 16)
+    words = (*words, "--tokenizer", "train", "-o", "run", "--save-recipe", "r.yaml")
+    more = ("data.held_out=0", "train.threads=1", "train.seed=4", "train.steps=7", "name=x")
+    done = mmgen(*words, *more, "data.caption_column=text", cwd=place)
+    assert (done.code, done.err) == (0, "")
+    first, second = (
+        yaml.safe_load((place / f"r{end}.yaml").read_text()) for end in ("-tokenizer", "")
+    )
+    for recipe in (first, second):
+        assert recipe["data"]["held_out"] == 0
+        assert (recipe["train"]["threads"], recipe["train"]["seed"]) == (1, 4)
+    assert (first["train"]["steps"], second["train"]["steps"]) == (500, 7)
+    assert first["data"]["caption_column"] is None and second["name"] == "x"
+    plan = _plan(_recipe("run", 7, 4), _recipe("run/tokenizer", 500, 2))
+    assert "tokenizer trained first in 500 steps of 2, 7 steps of 4 pictures into run;" in plan
+
+
+def _recipe(out: str, steps: int, batch: int) -> SimpleNamespace:
+    train = SimpleNamespace(out=out, steps=steps, batch_size=batch)
+    data = SimpleNamespace(image_size=16, train="my")
+    return SimpleNamespace(train=train, data=data, task="generator", tokenizer="t")
+
+
 def test_the_one_line_is_the_recipe(mmgen: Commands, place: Path) -> None:
     words = ("train", "generator", "--data", "my/pictures", "--from", "emoji-64", "train.steps=7")
     shown = mmgen(*words, "--print-config", cwd=place)
@@ -124,6 +155,7 @@ def test_the_one_line_is_the_recipe(mmgen: Commands, place: Path) -> None:
 
 
 REFUSED = [
+    (("train", "generator", "--data", "my/pictures", "data.image_size=32"), "use --size N instead"),
     (("train", "generator"), "`mmgen train generator` needs pictures; add --data FOLDER"),
     (("train", "generator", "--data", "nowhere"), "There is no nowhere"),
     (("train", "generator", "--data", "my/pictures", "--model", "smal"), "did you mean 'small'"),

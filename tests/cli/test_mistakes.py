@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from one_sentence import assert_one_sentence
+from PIL import Image
 from typer import BadParameter
 from typer.exceptions import TyperException
+from typer.testing import CliRunner
 
 import mmgen.cli
+from mmgen.errors import UserError
 
 if TYPE_CHECKING:
     from conftest import Commands
@@ -98,6 +101,26 @@ def test_sample_checks_values_before_it_reads_weights(
     done = mmgen("sample", "a cat", option, value, "--model", folder, cwd=tmp_path)
     assert_one_sentence(done, value)
     assert "pipeline.json" not in done.err
+
+
+@pytest.mark.parametrize("verb", ["sample", "edit", "caption", "score"])
+def test_nothing_is_downloaded_for_wrong_values(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: object) -> None:
+        raise AssertionError("it was downloaded")
+
+    monkeypatch.setattr("mmgen.published.fetching.published_folder", download)
+    Image.new("RGB", (32, 32)).save(tmp_path / "in.png")
+    monkeypatch.chdir(tmp_path)
+    words = {
+        "sample": ("a cat", "--top-p", "2"),
+        "edit": ("in.png", "a cat", "--box", "0,0,9,9", "--top-p", "2"),
+        "caption": ("in.png", "--top-p", "2"),
+        "score": ("in.png", "a cat", "--by", "text"),
+    }
+    done = CliRunner().invoke(mmgen.cli.app, [verb, *words[verb], "--model", "llamagen/c2i_B_256"])
+    assert isinstance(done.exception, UserError), done.exception
 
 
 def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:

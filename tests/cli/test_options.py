@@ -1,4 +1,4 @@
-"""The options of each command are frozen: what scripts use does not change by accident.
+"""Options of each command and their defaults are frozen: scripts rely on them.
 
 `python tests/cli/test_options.py` writes `options.txt` anew; its diff is then reviewed like code.
 """
@@ -20,13 +20,17 @@ def lines(command: Any, name: str) -> Iterator[str]:
         for part, own in sorted(command.commands.items()):
             yield from lines(own, f"{name} {part}")
         return
-    words = (
-        "/".join(sorted([*each.opts, *each.secondary_opts]))
-        if each.param_type_name == "option"
-        else (each.metavar or str(each.name).upper())
-        for each in command.params
-    )
-    yield " ".join([name, *(word for word in words if word != "--help")])
+    words = [word_of(each) for each in command.params if "--help" not in each.opts]
+    yield " ".join([name, *words])
+
+
+def word_of(parameter: Any) -> str:
+    """A parameter as it is listed: an option has its default, if that is one, behind a `=`."""
+    if parameter.param_type_name != "option":
+        return str(parameter.metavar or str(parameter.name).upper())
+    names = "/".join(sorted([*parameter.opts, *parameter.secondary_opts]))
+    default = parameter.default
+    return names if default is None or default is False else f"{names}={default}"
 
 
 def listing() -> str:

@@ -230,6 +230,12 @@ def test_prompts_come_from_a_file_too(mmgen: Commands, tiny: Path, tmp_path: Pat
     assert [read_recipe(file)["prompt"] for file in files[:3]] == ["a cat", "a dog", "a red apple"]
 
 
+def test_prompts_end_where_lines_end(tmp_path: Path) -> None:
+    text = "a\u2028cat\r\na\x0bdog\n\n a\x85cup \ra\x1chat"
+    (tmp_path / "p.txt").write_bytes(text.encode())
+    assert prompts_in(tmp_path / "p.txt") == ["a\u2028cat", "a\x0bdog", "a\x85cup", "a\x1chat"]
+
+
 def test_prompts_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = io.TextIOWrapper(io.BytesIO("ein Apfel\n\nпривет\n".encode()))
     monkeypatch.setattr("sys.stdin", lines)

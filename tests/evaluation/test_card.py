@@ -198,6 +198,8 @@ def test_the_data_must_be_emoji(tmp_path: Path) -> None:
         Image.new("RGB", (SIZE, SIZE)).save(buffer, "PNG")
         sample = ("cats_1", {"png": buffer.getvalue(), "txt": b"a cat"})
         write_shard(tmp_path / f"{split}-0000.tar", [sample])
+    manifest = {"format": "mmgen-emoji-1", "size": SIZE}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(DataError, match="no picture of the emoji set"):
         open_real(tmp_path, SIZE, Small())  # type: ignore[arg-type]
 

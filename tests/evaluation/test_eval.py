@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,15 +31,17 @@ from mmgen.evaluation.adm import write_samples
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.batches import evaluate_pictures, open_batch
 from mmgen.evaluation.damage import damage_figures
+from mmgen.evaluation.expected import Expected
 from mmgen.evaluation.held_out import encode, fidelity, held_out_losses
 from mmgen.evaluation.inception import Reference, Seen, standard_figures
 from mmgen.evaluation.judge import Judge
-from mmgen.evaluation.likelihood import caption_likelihoods, caption_ranks
+from mmgen.evaluation.likelihood import caption_ranks
 from mmgen.evaluation.real import open_real
 from mmgen.evaluation.real_figures import real_figures
-from mmgen.evaluation.results import Result
-from mmgen.models.schedule import to_slots
-from mmgen.models.unified import plan_for
+from mmgen.evaluation.results import Result, flat
+from mmgen.files import read_json
+from mmgen.saving import read_tensors
+from mmgen.scoring import score_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 NARROW = (8, 6, 12)  # of Inception's 2048, 2023 and 1008 numbers
@@ -46,10 +50,10 @@ NARROW = (8, 6, 12)  # of Inception's 2048, 2023 and 1008 numbers
 class Glance:
     """Stands in for Inception: each number is a fixed mixture of a picture's mean colour."""
 
-    hash = "glance"
+    hash, protocol = "glance", "mean colour"
 
-    def __init__(self, weights: object = None, device: object = "cpu") -> None:
-        self.device = device
+    def __init__(self, weights: object = None, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         mixture = np.random.default_rng(0).normal(size=(3, sum(NARROW)))
@@ -157,6 +161,41 @@ def test_the_protocol_says_what_must_agree_and_what_may_differ(
         assert needed in measured[1], needed
 
 
+def test_kid_says_how_many_pictures_a_draw_had(measured: tuple[Path, str]) -> None:
+    result = Result.read(measured[0])
+    assert result.protocol["kid"] == {"draws": 50, "size_at_most": 200, "seed": 0}
+    found = result.figures["units"]["block"]["sets"]["train"]
+    assert found["kid_size"] == 5 and f"{found['kid']:.4f} (5)" in measured[1]
+
+
+def test_pictures_drawn_at_a_time_may_differ(measured: tuple[Path, str]) -> None:
+    result = Result.read(measured[0])
+    assert result.made_with["batch"] == 8 and "batch" not in result.protocol["settings"]
+
+
+def test_speed_is_that_of_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[str]] = []
+
+    def pipeline(prompts: list[str], **_: Any) -> None:
+        drawn.append(prompts)
+
+    asks = [SimpleNamespace(prompt=prompt) for prompt in ("a cat", "a dog", "a cup")]
+    bench: Any = SimpleNamespace(pipeline=pipeline, asks=lambda _: asks, stage=quiet)
+    assert set(generator._speed(bench, "token")) == {"1", "16"}
+    assert {len(prompts) for prompts in drawn} == {1, 16}
+    assert all(set(prompts) <= {"a cat", "a dog", "a cup"} for prompts in drawn)
+
+
+def test_real_pictures_are_not_resized(pipeline: Path, data: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(data, tmp_path / "emoji")
+    (other / "manifest.json").write_text(
+        json.dumps({**read_json(data / "manifest.json"), "size": 64})
+    )
+    code, said = run("generator", pipeline, "--data", other, "--features-cache", tmp_path / "f")
+    assert code == 2 and f"holds pictures of 64x64 pixels, and {SIZE}x{SIZE} are needed" in said
+    assert f"mmgen data emoji --size {SIZE} --out FOLDER" in said and not (tmp_path / "f").exists()
+
+
 def test_without_final_no_test_split_is_looked_at(pipeline: Path, data: Path) -> None:
     words = ("--unit", "block", "--pictures", 2)
     code, said = run("generator", pipeline, "--data", data, *words)
@@ -173,24 +212,6 @@ def test_an_unknown_unit_is_named(pipeline: Path, data: Path) -> None:
 # -- captions --------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def test_likelihoods_are_sums_over_tokens(data: Path) -> None:
-    pipe = tiny_pipeline()
-    real = open_real(data, SIZE, Small())
-    captions = ["a red apple", "a red apple", "a very long green square, noto style"]
-    codes = encode(pipe, real.pictures[:1])
-    found = caption_likelihoods(pipe, codes[0], captions)
-    assert found.shape == (3,) and found[0] == found[1]
-    text, model = pipe.two_way()
-    unit = model.config.units[0]
-    plan = plan_for(unit, pipe.grid)
-    for i in (0, 2):  # alone, without padding
-        ids, valid = text.encode([captions[i]], model.config.max_text, end=True)
-        slots = to_slots(plan.schedule, codes)
-        loss = model.image_to_text_loss(slots, plan, unit.name, ids, valid)
-        assert float(found[i]) == pytest.approx(-float(loss) * (ids.shape[1] - 1), rel=1e-4)
-
-
 def test_latents_have_held_out_losses_and_likelihoods_of_captions(data: Path) -> None:
     pipe = latent_pipeline(("cell:2", "scale:1,2,4"))
     real = open_real(data, SIZE, Small())
@@ -205,7 +226,9 @@ def test_latents_have_held_out_losses_and_likelihoods_of_captions(data: Path) ->
     torch.nn.init.zeros_(silent.out.bias)
     for loss in held_out_losses(pipe, real)["units"].values():  # knowing nothing
         assert loss == pytest.approx(found["uniform"], rel=0.1)
-    assert caption_likelihoods(pipe, latents[0], ["a red apple", "a"]).shape == (2,)
+    assert (
+        len(score_codes(pipe, latents[:1].expand(2, *latents.shape[1:]), ["a red apple", "a"])) == 2
+    )
 
 
 def test_the_rank_counts_captions_that_are_likelier(
@@ -214,11 +237,12 @@ def test_the_rank_counts_captions_that_are_likelier(
     real = open_real(data, SIZE, Small())
     pipe, asked = tiny_pipeline(), list[list[str]]()
 
-    def longer_is_likelier(_pipe: Any, _codes: Any, captions: list[str]) -> torch.Tensor:
+    def longer_is_likelier(_pipe: Any, codes: torch.Tensor, captions: list[str]) -> list[Any]:
+        assert codes.shape == (len(captions), *pipe.grid)
         asked.append(captions)
-        return torch.tensor([float(len(caption)) for caption in captions])
+        return [SimpleNamespace(total=float(len(caption))) for caption in captions]
 
-    monkeypatch.setattr("mmgen.evaluation.likelihood.caption_likelihoods", longer_is_likelier)
+    monkeypatch.setattr("mmgen.evaluation.likelihood.score_codes", longer_is_likelier)
     found = caption_ranks(pipe, real, "val", pictures=3, seed=1, captions=6)
     assert found["pictures"] == 3 and found["captions"] == 6
     ranks = [1 + sum(len(other) >= len(words[0]) for other in words[1:]) for words in asked]
@@ -238,9 +262,25 @@ def test_real_pictures_are_measured_and_shown(data: Path, tmp_path: Path) -> Non
     cache = ("--features-cache", tmp_path / "f")
     code, said = run("real", "--data", data, "--damage", *cache, "--json", out)
     assert code == 0, said
+    assert f"No figures are known for {SIZE}x{SIZE} pixels: nothing was checked." in said
     assert all(name in said for name in ("concept/noto/top1", "damage/noise", "features.hash"))
+    kept = [t for name, t in read_tensors(tmp_path / "f").items() if name.startswith("keys")]
+    pictures = open_real(data, SIZE, Small()).pictures
+    different = {picture.tobytes() for picture in pictures}
+    assert [len(keys) for keys in kept] == [len(different)]  # and nothing of the damage
     result = Result.read(out)
     assert result.figures["concept/test_pair/top1"] == 1  # patterns are the same in every style
+
+
+def test_figures_that_are_off_end_with_1(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, code, words in ((1.0, 0, "All 1 figures"), (0.5, 1, "Off: concept/noto/top1.")):
+        known = {"concept/noto/top1": Expected(value, 0.01)}
+        monkeypatch.setattr("mmgen.evaluation.expected.expected", lambda _, known=known: known)
+        out = tmp_path / f"{code}.json"
+        found, said = run("real", "--data", data, "--features-cache", tmp_path / "f", "--json", out)
+        assert (found, out.is_file()) == (code, True) and words in said
 
 
 def test_figures_of_real_pictures_are_those_of_the_yardstick(data: Path) -> None:
@@ -352,7 +392,12 @@ def test_samples_and_references_of_adm(data: Path, tmp_path: Path, pipeline: Pat
     file = tmp_path / "s.npz"
     words = ("-n", 5, "--batch", 2, "--seed", 3, "--unit", "block")
     code, said = run("adm-npz", pipeline, "--out", file, "--prompts", prompts, *words)
-    assert code == 0 and "seeds 3 to 7" in said
+    assert code == 0 and "seeds 3 to 7" in said and "s-protocol.json" in said
+    told = Result.read(tmp_path / "s-protocol.json")
+    rules = {"pictures": 5, "first_seed": 3, "unit": "block", "guidance_scale": 3.0}
+    assert rules.items() <= flat(told.protocol).items() and told.protocol["prompts"]["count"] == 2
+    assert told.made_with["weights"] == tiny_pipeline().fingerprint
+    assert "unit" in said and "SamplingDefaults" not in said
     pictures = open_batch(file).pictures
     assert pictures is not None and pictures.shape == (5, SIZE, SIZE, 3)
     output = tiny_pipeline()("a red apple", seed=5, unit="block")  # the third picture

@@ -22,10 +22,12 @@ installed = pytest.mark.skipif(
 class Counting:
     """Stands in for the network: sums of channels; counts what it is shown."""
 
-    hash = "0123456789abcdef"
+    hash, protocol = "0123456789abcdef", "sums"
 
-    def __init__(self) -> None:
-        self.seen = 0
+    def __init__(self, **other: str) -> None:
+        self.seen, self.device = 0, torch.device("cpu")
+        for name, value in other.items():
+            setattr(self, name, value)
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         self.seen += len(pictures)
@@ -81,13 +83,22 @@ def test_each_picture_is_looked_at_once_in_any_order(tmp_path: Path) -> None:
     assert np.array_equal(found, mixed.sum((1, 2)).astype(np.float32))
 
 
-def test_the_cache_is_of_one_network_and_survives_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"hash": "fed"}, {"protocol": "means"}, {"device": "cuda:0"}])
+def test_the_cache_mixes_no_networks_rules_and_devices(
+    other: dict[str, str], tmp_path: Path
+) -> None:
+    cache, some = tmp_path / "features.safetensors", pictures(3)
+    for each, seen in ((Counting(), 3), (Counting(**other), 3), (Counting(), 0)):
+        features_of(some, each, cache=cache)  # type: ignore[arg-type]
+        assert each.seen == seen
+    again = Counting(**other)  # both are kept
+    features_of(some, again, cache=cache)  # type: ignore[arg-type]
+    assert again.seen == 0
+
+
+def test_the_cache_survives_damage(tmp_path: Path) -> None:
     cache, some = tmp_path / "features.safetensors", pictures(3)
     features_of(some, Counting(), cache=cache)  # type: ignore[arg-type]
-    other = Counting()
-    other.hash = "fedcba9876543210"
-    features_of(some, other, cache=cache)  # type: ignore[arg-type]
-    assert other.seen == 3
     cache.write_bytes(b"damaged")
     again = Counting()
     features_of(some, again, cache=cache)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 from mmgen.errors import UserError
 from mmgen.evaluation.expected import STYLES, Expected, expected
 from mmgen.evaluation.results import Result, compare, differences, flat
-from mmgen.evaluation.tables import comparison, off, tables_of
+from mmgen.evaluation.tables import comparison, number, off, tables_of
 
 
 def result(top1: float = 0.5, weights: str = "a", **rules: Any) -> Result:
@@ -105,6 +105,20 @@ def test_what_is_known_of_real_pictures() -> None:
     ink = known["kid/ink,noto"]
     assert ink.holds(0.133) and ink.holds(0.176) and not ink.holds(0.12) and not ink.holds(0.19)
     assert len(STYLES) == 6
+
+
+def test_a_largest_value_bounds_from_above_alone() -> None:
+    largest = expected(32)["kid/halves/of a style, largest"]
+    assert largest.value == 0.0011
+    assert largest.holds(-0.01) and largest.holds(0.0004) and largest.holds(0.0013)
+    assert not largest.holds(0.0017)
+    table = tables_of(Result("real", {}, {}, {"a": 0.1}), {"a": Expected(0.5, 0.01, True)})[0]
+    assert table.rows == [("a", "0.1000", "0.5000", "+0.0100", "ok")]
+
+
+def test_what_is_no_number_is_shown() -> None:
+    said = [number(value) for value in (None, float("nan"), float("inf"), -float("inf"), 2.0)]
+    assert said == ["-", "-", "inf", "-inf", "2"]
 
 
 def test_what_is_off_is_marked() -> None:

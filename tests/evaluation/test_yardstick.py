@@ -66,6 +66,14 @@ def test_mmd2_is_the_direct_formula(seed: int, n: int, m: int) -> None:
     assert mmd2(x, y) == pytest.approx(direct_mmd2(x, y), rel=1e-9, abs=1e-9)
 
 
+def test_features_that_are_no_numbers_rank_last() -> None:
+    features, concepts, styles = real(0)
+    gallery = ConceptGallery.build(features, concepts, styles)
+    broken = np.full((2, features.shape[1]), np.nan)
+    ranks = gallery.ranks(broken, concepts[:2], [styles[0], None])
+    assert ranks.tolist() == [len(gallery.concepts) - 1] * 2
+
+
 def test_kid_is_the_mean_of_draws_without_replacement() -> None:
     generator = np.random.default_rng(1)
     x, y = generator.normal(size=(9, 4)), generator.normal(size=(7, 4)) + 1
