@@ -25,7 +25,7 @@ CLIP_ORDERS = ("raster", "cell:2", "block:2x2x2", "subsample:2", "frame:1", "sca
 
 def unit_of(order: str) -> Unit:
     """A unit of latents, named by the first word of its order."""
-    return Unit(order.split(":")[0], order, "self", continuous=True)
+    return Unit(order.split(":", maxsplit=1)[0], order, "self", continuous=True)
 
 
 def latent_config(

@@ -28,6 +28,8 @@ from mmgen.cli import (
 )
 from mmgen.errors import UserError
 
+INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
+
 app = typer.Typer(
     name="mmgen",
     help="Draw pictures from text, train on your own, look inside.",
@@ -68,11 +70,11 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C 130."""
+    """Run the command line; a user's mistake is one sentence and exit code 2."""
     # Nothing here parallelises Python threads around a fork; without this the text tokenizer warns.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        sys.exit(app(prog_name="mmgen", standalone_mode=False))
+        code = app(prog_name="mmgen", standalone_mode=False)
     except TyperException as error:
         print(_sentence(error), file=sys.stderr)
         sys.exit(2)
@@ -85,8 +87,9 @@ def main() -> None:
         why = f"{error.strerror}; check the path and its permissions"
         print(f"mmgen: Cannot use {error.filename}: {why}.", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+    if code == INTERRUPTED:  # typer made that of Ctrl-C
+        raise KeyboardInterrupt
+    sys.exit(code)
 
 
 def _sentence(error: TyperException) -> str:

@@ -67,7 +67,12 @@ def train(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME-generator."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the run; default: runs/NAME-generator, or "
+            "runs/NAME-generator-tuned with --from.",
+        ),
     ] = None,
     allow_bad: Annotated[
         float | None,
@@ -102,11 +107,12 @@ def train(
     if print_config or save_recipe:
         _show(first, checked, print_config, save_recipe)
         return
+    runs = [each for each in (first, checked) if each is not None]
+    _refuse_folders(runs)
     if data is not None:
         typer.echo(_plan(checked, first))
-    for each in [first, checked]:
-        if each is not None:
-            folder = _run(each)
+    for each in runs:
+        folder = _run(each)
     if data is not None:
         typer.echo(_next_line(checked, folder))
 
@@ -192,11 +198,18 @@ def _show(first: Any, checked: Any, print_config: bool, save_recipe: Path | None
     typer.echo("".join(f"mmgen train {shlex.quote(str(file))}\n" for file in files), nl=False)
 
 
+def _refuse_folders(recipes: list[Any]) -> None:
+    """Refuse run folders of other recipes, or that are past their steps, before anything is said."""
+    from mmgen.train.checkpoint import refuse_finished, refuse_other
+
+    for recipe in recipes:
+        refuse_other(Path(recipe.train.out), recipe)
+        refuse_finished(Path(recipe.train.out), recipe.train.steps)
+
+
 def _run(recipe: Any) -> Path:
-    from mmgen.train.checkpoint import refuse_finished
     from mmgen.train.loop import train as run
 
-    refuse_finished(Path(recipe.train.out), recipe.train.steps)
     _, task_class = _classes(recipe.task)
     folder: Path = run(task_class(recipe), recipe.train, recipe=recipe)
     return folder

@@ -206,13 +206,14 @@ def test_a_prompt_that_is_cut_is_named(mmgen: Commands, tiny: Path, tmp_path: Pa
     assert "\ufffd" not in done.err  # a letter that was cut in two
 
 
-def test_interrupting_leaves_quietly(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+def test_interrupting_says_so_in_one_line(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
     words = ("sample", "a cat", "-n", 4000, "--unit", "token", "--reproducible", "--model", tiny)
     running = mmgen.start(*words, cwd=tmp_path)
     time.sleep(1.0)
     os.kill(running.pid, signal.SIGINT)
     done = mmgen.finish(running)
-    assert (done.code, done.out, done.err) == (130, "", "") and not names(tmp_path)
+    assert (done.code, done.out, done.err) == (130, "", "mmgen: Stopped by Ctrl-C.\n")
+    assert not names(tmp_path)
 
 
 @pytest.mark.skipif("emoji-64" not in shipped_pipelines(), reason="emoji-64 is not shipped here")
