@@ -115,9 +115,8 @@ def refuse_other(out: Path, recipe: Any) -> None:
     try:
         before = load_recipe(stored, type(recipe))
     except ConfigError as error:
-        raise CheckpointError(
-            f"{out} holds a run of another recipe ({error}) Then {_ELSEWHERE}."
-        ) from None
+        said = f"{out} holds a run of another recipe ({error})"
+        raise CheckpointError(f"{said} Then {_ELSEWHERE}.") from None
     there, here = (getattr(each, "init", None) for each in (before, recipe))
     if there != here:
         raise CheckpointError(

@@ -199,7 +199,7 @@ def _show(first: Any, checked: Any, print_config: bool, save_recipe: Path | None
 
 
 def _refuse_folders(recipes: list[Any]) -> None:
-    """Refuse run folders of other recipes, or that are past their steps, before anything is said."""
+    """Refuse run folders of other recipes, or past their steps, before anything is said."""
     from mmgen.train.checkpoint import refuse_finished, refuse_other
 
     for recipe in recipes:
