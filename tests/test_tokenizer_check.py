@@ -110,7 +110,7 @@ def test_clips_that_cannot_be_used(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.mp4").write_text("no film")
     for place, size, said in (
-        (data / "nowhere", 32, "There is no .*nowhere; name a folder of clips, or a clip"),
+        (data / "nowhere", 32, "There is no .*nowhere; name a folder"),
         (tmp_path / "empty", 32, "holds no clips"),
         (data / "clips", 33, "do not fit this tokenizer"),
         (tmp_path / "bad.mp4", 32, "holds nothing that can be read. Skipped 1 bad of 1"),

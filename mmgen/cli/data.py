@@ -21,6 +21,10 @@ WHAT = (
     "HuggingFace's save_to_disk."
 )
 Place = Annotated[str, typer.Argument(metavar="PATH", help=WHAT)]
+AsClips = Annotated[
+    bool,
+    typer.Option("--clips", help="Samples are clips: animations, strips, films; not first frames."),
+]
 
 
 @app.command()
@@ -30,6 +34,7 @@ def check(
         "data-check.png"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    clips: AsClips = False,
     allow_bad: AllowBad = 0.01,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
@@ -48,8 +53,8 @@ def check(
         raise UserError(f"{out} does not name a picture; end it in .png.")
     check_place(out)
     with progress_of("Looking") as update:
-        source = open_any(path, Columns(image_column, caption_column))
-        found = inspect(source, update)
+        source = open_any(path, Columns(image_column, caption_column), films=clips)
+        found = inspect(source, update, clips)
     replaced = " (replaced)" if out.exists() else ""
     sheet = str(out) if _write_sheet(found, out) else None
     if as_json:
@@ -70,10 +75,15 @@ def pack(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder to write the shards (.tar files) to.")
     ],
-    shard_size: Annotated[int, typer.Option(help="Most pictures in a shard.")] = 1000,
+    shard_size: Annotated[int, typer.Option(help="Most samples in a shard.")] = 1000,
     image_size: Annotated[
         int | None,
         typer.Option(help="Crop and resize to so many pixels a side; default: leave them."),
+    ] = None,
+    clips: AsClips = False,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="With --clips and --image-size: frames of a second that are kept."),
     ] = None,
     allow_bad: AllowBad = 0.01,
     image_column: ImageColumn = None,
@@ -81,17 +91,22 @@ def pack(
 ) -> None:
     """Write a data set as WebDataset shards. What is bad is left out and named."""
     from mmgen.cli.places import check_folder, check_share
+    from mmgen.data.packing import Clips
     from mmgen.data.packing import pack as write
     from mmgen.data.sources import open_any
     from mmgen.data.tables import Columns
     from mmgen.progress import progress_of
 
+    if fps is not None and not (clips and image_size):
+        raise UserError("--fps goes with --clips and --image-size; else clips stay as they are.")
     check_share(allow_bad)
     check_folder(out)
     with progress_of("Packing") as update:
-        source = open_any(path, Columns(image_column, caption_column))
-        done = write(source, out, shard_size, image_size, allow_bad, update)
-    typer.echo(f"Wrote {done.count} pictures to {done.name}. {done.report}")
+        source = open_any(path, Columns(image_column, caption_column), films=clips)
+        kind = Clips(fps) if clips else None
+        done = write(source, out, shard_size, image_size, allow_bad, update, kind)
+    what = "clips" if clips else "pictures"
+    typer.echo(f"Wrote {done.count} {what} to {done.name}. {done.report}")
 
 
 def _write_sheet(found: Findings, out: Path) -> bool:
@@ -114,18 +129,34 @@ def emoji(
     size: Annotated[int, typer.Option(help="Pixels a side: 16, 32, 64, 128 or 256.")] = 64,
     packages: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder with the six .tgz files of `npm pack`; default: npm fetches them."
-        ),
+        typer.Option(help="Folder with the .tgz files of `npm pack`; default: npm fetches them."),
     ] = None,
+    clips: Annotated[
+        bool,
+        typer.Option(
+            "--clips", help="Build the 555 clips of the 3d style instead (npm fetches 730 MB)."
+        ),
+    ] = False,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants", help="With --clips: also the 1453 variants of skin tone and gender."
+        ),
+    ] = False,
 ) -> None:
     """Build the captioned emoji set. It holds 7782 pictures in six styles, from npm packages."""
     from mmgen.cli.places import check_folder
     from mmgen.data.emoji import build_emoji
+    from mmgen.data.emoji_clips import build_clips
     from mmgen.progress import progress_of
 
+    if variants and not clips:
+        raise UserError("--variants goes with --clips; the pictures have none.")
     check_folder(out)
     with progress_of("Drawing emoji") as update:
-        manifest = build_emoji(out, size, packages, update)
+        if clips:
+            manifest = build_clips(out, size, packages, variants, update)
+        else:
+            manifest = build_emoji(out, size, packages, update)
     counts = ", ".join(f"{name} {facts['count']}" for name, facts in manifest["splits"].items())
-    typer.echo(f"Wrote {out} ({counts}). The pictures' licences are in {out / 'LICENSES.md'}.")
+    typer.echo(f"Wrote {out} ({counts}). The drawings' licences are in {out / 'LICENSES.md'}.")

@@ -23,6 +23,16 @@ GROUP_WORDS = {
     "symbols": "symbol",
 }
 
+MOTION_WORDS = {
+    "vanish": "changing a great deal",
+    "pulse": "growing and shrinking",
+    "updown": "moving up and down",
+    "sway": "swaying from side to side",
+    "wander": "moving about",
+    "inside": "moving inside a still outline",
+    "wiggle": "moving in place",
+}
+
 _ARTICLES = ("a ", "an ", "the ")
 
 
@@ -54,6 +64,18 @@ def emoji_captions(
         weights[text] = weights.get(text, 0.0) + weight
     ordered = sorted(weights.items(), key=lambda item: -item[1])
     return tuple(Caption(text, round(weight, 6)) for text, weight in ordered)
+
+
+def clip_captions(phrase: str, motion: str | None) -> tuple[Caption, ...]:
+    """Captions of an animated emoji, each as likely as the others.
+
+    Args:
+        phrase: noun phrase with its article, such as "a red apple".
+        motion: a key of `MOTION_WORDS`; None: not known.
+    """
+    moving = [f"{phrase} {MOTION_WORDS[motion]}"] if motion else []
+    texts = [phrase, *moving, f"an animated emoji of {phrase}", f"{phrase}, 3d style, moving"]
+    return tuple(Caption(normalize(text)) for text in texts)
 
 
 def _templates(

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmgen.data.clips import STILL, sample_frames, seen_at
 from mmgen.data.dataset import TextDataset
 from mmgen.data.draws import SampleDraw
-from mmgen.data.films import Frame, Limits, timed_frames
+from mmgen.data.films import Limits
 from mmgen.data.fit import fit_bytes, is_square
 from mmgen.data.pictures import BadSample
 from mmgen.data.sources import Source, open_source
@@ -80,8 +81,7 @@ def frames_at_rate(clip: Clip, frames: int, fps: float, phase: float = 0.0) -> n
         return None
     else:
         times = phase * (total - needed) + np.arange(frames) / fps
-    # A time on the border of two frames, however it was rounded, belongs to the later one.
-    return np.searchsorted(clip.ends, times + 1e-6, side="right").clip(max=len(clip) - 1)
+    return seen_at(clip.ends, times)
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,13 @@ class ClipReader:
         key = source.key(index)
         crop = self.vary.crop if self.vary else 1.0
         kept, ends, square = [], [], True
-        for frame in _sample_frames(source, index, self.limits):
+        for frame in sample_frames(source, index, self.limits):
             side = min(*frame.image.size, round(self.image_size / crop))
             kept.append(fit_bytes(frame.image, max(side, self.image_size)))
             ends.append(frame.end)
             square = square and is_square(frame.image.size)
         if len(kept) == 1 < self.frames:
-            raise BadSample(key, "it has one frame: it is a still picture, not a clip")
+            raise BadSample(key, STILL)
         if len({pixels.shape for pixels in kept}) > 1:
             raise BadSample(key, "its frames have several sizes")
         frames = torch.stack(kept)
@@ -185,22 +185,6 @@ def _step(a: Tensor, b: Tensor) -> Tensor:
     return (a.short() - b.short()).abs().float().mean()
 
 
-def _sample_frames(source: Source, index: int, limits: Limits) -> list[Frame]:
-    """The frames of a sample; a picture whose .json says `frames` is a strip of so many."""
-    frames = list(timed_frames(source.encoded(index), source.key(index), limits))
-    record = source.record(index)
-    count, ms = record.get("frames"), record.get("ms")
-    strip = frames[0].image if len(frames) == 1 else None
-    if strip is None or not isinstance(count, int) or strip.width != count * strip.height:
-        return frames
-    side = strip.height
-    seconds = float(ms) / 1000 if isinstance(ms, (int, float)) and ms > 0 else 0.1 * count
-    return [
-        Frame(strip.crop((i * side, 0, (i + 1) * side, side)), (i + 1) * seconds / count)
-        for i in range(count)
-    ]
-
-
 class ClipTextDataset(TextDataset[Clip]):
     """Captioned clips of one size and length from shards or a folder."""
 
@@ -223,8 +207,7 @@ class ClipTextDataset(TextDataset[Clip]):
 
         Args:
             source: an opened source, or what `open_source` takes: animations (.gif, .webp, .png),
-                strips (a picture of square frames side by side, whose .json says `frames` and
-                perhaps `ms`) and films (.mp4, .webm ...).
+                strips (see `sample_frames`) and films (.mp4, .webm ...).
             image_size: pixels a side; frames are cropped to a centred square and resized.
             frames: of a clip.
             fps: frames a second; None: spread over the whole source, which may repeat some.

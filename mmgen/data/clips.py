@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmgen.data.fit import squash_pixels
-from mmgen.data.pictures import EXTENSIONS, FORMATS, PIXEL_LIMIT, open_picture, to_rgb
+from mmgen.data.films import FRAME_SECONDS, Frame, Limits, timed_frames
+from mmgen.data.pictures import EXTENSIONS, open_picture
+from mmgen.data.sources import Source
 from mmgen.errors import DataError
 
+STILL = "it has one frame: it is a still picture, not a clip"
+
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
     from torch import Tensor
 
@@ -54,6 +58,8 @@ def squashed(frames: list[Image.Image], size: int) -> Tensor:
     """Frames as pixels of a square, (3, T, size, size) float32; see `read_clip`."""
     import torch
 
+    from mmgen.data.fit import squash_pixels
+
     return torch.stack([squash_pixels(frame, size) for frame in frames], dim=1)
 
 
@@ -71,35 +77,57 @@ def frames_of(path: Path) -> Iterator[Image.Image]:
             raise DataError(f"There is no file {path}; check the path.")
     except OSError as error:  # no permission, or a name that no file can have
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    return _animation(path) if path.suffix[1:].lower() in EXTENSIONS else _film(path)
+    return (frame.image for frame in timed_frames(path, str(path)))
 
 
-def _animation(path: Path) -> Iterator[Image.Image]:
-    from PIL import Image, ImageSequence
+def sample_frames(source: Source, index: int, limits: Limits | None = None) -> Iterator[Frame]:
+    """The frames of one sample of a data set: an animation, a film, or a strip.
 
-    try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > PIXEL_LIMIT:
-                raise DataError(f"{path} has more than {PIXEL_LIMIT} pixels; make it smaller.")
-            for frame in ImageSequence.Iterator(picture):
-                yield to_rgb(frame)
-    except DataError:
-        raise
-    except Exception:  # decoders meet damage with any kind of exception
-        raise DataError(f"{path} is no animation, or it is damaged.") from None
+    A strip is a still picture of square frames side by side whose .json says `frames`, how many,
+    and perhaps `ms`, how long they last together.
+
+    Raises:
+        BadSample: it cannot be used; see `timed_frames`.
+    """
+    frames = timed_frames(source.encoded(index), source.key(index), limits)
+    first, second = next(frames), next(frames, None)
+    if second is None:
+        yield from _of_strip(first, source.record(index))
+    else:
+        yield from chain((first, second), frames)
 
 
-def _film(path: Path) -> Iterator[Image.Image]:
-    try:
-        import av
-    except ImportError:
-        raise DataError(
-            f"{path} needs PyAV to be read; `pip install 'mmgen-ar[video]'`, or give a GIF."
-        ) from None
-    try:
-        with av.open(str(path)) as container:
-            frames: Any = container.decode(video=0)
-            for frame in frames:
-                yield frame.to_image()
-    except Exception:  # as above
-        raise DataError(f"{path} is no film, or it is damaged.") from None
+def _of_strip(still: Frame, record: dict[str, object]) -> Iterator[Frame]:
+    count, ms = record.get("frames"), record.get("ms")
+    side = still.image.height
+    if not isinstance(count, int) or still.image.width != count * side:
+        yield still
+        return
+    known = isinstance(ms, (int, float)) and 0 < ms < 1e9
+    step = float(ms) / 1000 / count if known else FRAME_SECONDS  # type: ignore[arg-type]
+    for i in range(count):
+        yield Frame(still.image.crop((i * side, 0, (i + 1) * side, side)), (i + 1) * step)
+
+
+def seen_at(ends: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Numbers of the frames that are seen at some times.
+
+    Args:
+        ends: when each frame ends, (n,) rising.
+        times: (k,); what is behind the end sees the last frame.
+    """
+    import numpy as np
+
+    # A time on the border of two frames, however it was rounded, belongs to the later one.
+    return np.searchsorted(ends, times + 1e-6, side="right").clip(max=len(ends) - 1)
+
+
+def strip_of(frames: list[Image.Image]) -> Image.Image:
+    """Square frames of one size side by side; see `sample_frames`."""
+    from PIL import Image
+
+    side = frames[0].width
+    whole = Image.new("RGB", (side * len(frames), side))
+    for i, frame in enumerate(frames):
+        whole.paste(frame, (side * i, 0))
+    return whole

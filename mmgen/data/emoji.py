@@ -83,11 +83,11 @@ def build_emoji(
     """
     if size not in SIZES:
         raise ConfigError(f"The size must be one of {', '.join(map(str, SIZES))}, not {size}.")
-    facts = _facts()
+    facts = published_facts()
     items = all_items()
     check_splits(items, facts["splits"])
     manifest_path = out / "manifest.json"
-    _prepare(out, manifest_path)
+    prepare(out, manifest_path)
     pictures = _draw_all(items, size, packages, facts["pixels64"], progress)
     shards = _write_shards(out, items, pictures)
     write_text(out / "LICENSES.md", NOTICES)
@@ -105,9 +105,14 @@ def build_emoji(
 
 def concepts() -> list[Concept]:
     """Read the shipped list of concepts."""
-    table = resources.files("mmgen.data").joinpath("concepts.tsv").read_text(encoding="utf-8")
+    return [_concept(row) for row in table_rows("concepts.tsv")]
+
+
+def table_rows(name: str) -> list[dict[str, str]]:
+    """The lines of a shipped table, by column."""
+    table = resources.files("mmgen.data").joinpath(name).read_text(encoding="utf-8")
     header, *lines = (line.split("\t") for line in table.splitlines())
-    return [_concept(dict(zip(header, line))) for line in lines]
+    return [dict(zip(header, line)) for line in lines]
 
 
 def all_items() -> list[Item]:
@@ -126,13 +131,21 @@ def check_splits(items: list[Item], expected: dict[str, dict[str, Any]]) -> None
         DataError: a split differs.
     """
     for split in SPLITS:
-        ids = sorted(item.id for item in items if item.split == split)
-        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
-        if {"count": len(ids), "sha256": digest} != expected[split]:
-            raise DataError(
-                f"The ids of the split '{split}' are not the published ones: mmgen's concepts.tsv "
-                "was changed; install mmgen again."
-            )
+        check_ids(split, [item.id for item in items if item.split == split], expected[split])
+
+
+def check_ids(split: str, ids: list[str], expected: dict[str, Any]) -> None:
+    """Compare the ids of one split with their published count and hash.
+
+    Raises:
+        DataError: they differ.
+    """
+    digest = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+    if {"count": len(ids), "sha256": digest} != expected:
+        raise DataError(
+            f"The ids of the split '{split}' are not the published ones: a table of mmgen was "
+            "changed; install mmgen again."
+        )
 
 
 def check_pixels(name: str, picture: Image.Image, expected: dict[str, list[float]]) -> None:
@@ -190,13 +203,14 @@ def _fraction(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
-def _facts() -> dict[str, Any]:
+def published_facts() -> dict[str, Any]:
+    """Counts, hashes and pixel means that were published with the lists."""
     text = resources.files("mmgen.data").joinpath("emoji_checks.json").read_text(encoding="utf-8")
     facts: dict[str, Any] = json.loads(text)
     return facts
 
 
-def _prepare(out: Path, manifest: Path) -> None:
+def prepare(out: Path, manifest: Path) -> None:
     """Make the folder; take away an old manifest, since its shards are about to change."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -243,21 +257,29 @@ def _write_shards(
     out: Path, items: list[Item], pictures: dict[str, bytes]
 ) -> dict[str, dict[str, Any]]:
     """Write the shards of every split; return count, bytes and SHA-256 of each."""
-    shards = {}
+    by_id = {item.id: item for item in items}
+    shards: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
-        # Order by hash: readers that stream a shard then meet styles and concepts well mixed.
-        mixed = sorted(
-            (item for item in items if item.split == split),
-            key=lambda item: _fraction(f"mmgen-order-v1:{item.id}"),
-        )
-        for number, part in enumerate(split_evenly(len(mixed), SHARD_ITEMS)):
-            path = out / f"{split}-{number:04d}.tar"
-            write_shard(path, (_members(mixed[i], pictures) for i in part))
-            shards[path.name] = {
-                "count": len(part),
-                "bytes": path.stat().st_size,
-                "sha256": sha256_of(path),
-            }
+        ids = [item.id for item in items if item.split == split]
+        shards |= write_mixed(out, split, ids, lambda id: _members(by_id[id], pictures))
+    return shards
+
+
+def write_mixed(
+    out: Path, name: str, ids: list[str], members: Callable[[str], tuple[str, dict[str, bytes]]]
+) -> dict[str, dict[str, Any]]:
+    """Write `NAME-0000.tar` and so on; return count, bytes and SHA-256 of each."""
+    shards = {}
+    # Order by hash: readers that stream a shard then meet styles and concepts well mixed.
+    mixed = sorted(ids, key=lambda id: _fraction(f"mmgen-order-v1:{id}"))
+    for number, part in enumerate(split_evenly(len(mixed), SHARD_ITEMS)):
+        path = out / f"{name}-{number:04d}.tar"
+        write_shard(path, (members(mixed[i]) for i in part))
+        shards[path.name] = {
+            "count": len(part),
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
     return shards
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mmgen.data.pictures import FORMATS, BadSample, to_rgb
+from mmgen.data.pictures import FORMATS, PIXEL_LIMIT, BadSample, to_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_FRAME_SECONDS = 0.1  # of a frame whose file gives it no duration, as browsers take it
+FRAME_SECONDS = 0.1  # of a frame whose file gives it no duration, as browsers take it
 _MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
 
@@ -56,13 +56,16 @@ def timed_frames(source: bytes | Path, key: str, limits: Limits | None = None) -
     Raises:
         BadSample: no animation and no film, damaged, over a limit, or PyAV is needed.
     """
-    most = limits or Limits(frames=1 << 62, seconds=float("inf"))
+    most = limits or Limits(1 << 62, float("inf"), PIXEL_LIMIT)
+    count = 0
     for count, frame in enumerate(_frames(source, key, most.pixels), 1):
         if count > most.frames:
             raise BadSample(key, f"it has more than {most.frames} frames; cut it")
         if frame.end > most.seconds:
             raise BadSample(key, f"it lasts more than {most.seconds:g} seconds; cut it")
         yield frame
+    if not count:
+        raise BadSample(key, "it holds no frames")
 
 
 def _frames(source: bytes | Path, key: str, pixels: int) -> Iterator[Frame]:
@@ -77,6 +80,16 @@ def _frames(source: bytes | Path, key: str, pixels: int) -> Iterator[Frame]:
         raise
     except OSError as error:
         raise BadSample(key, f"it cannot be read ({error.strerror or error})") from None
+
+
+def format_of(content: bytes) -> str:
+    """What a clip that has been opened before is called, such as "GIF" or "MP4"."""
+    from PIL import Image
+
+    if (demuxer := _demuxer(content[:12])) is not None:
+        return {"mov": "MP4", "matroska": "WEBM", "avi": "AVI"}[demuxer]
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        return str(picture.format)
 
 
 def _demuxer(head: bytes) -> str | None:
@@ -97,10 +110,12 @@ def _animation(file: BinaryIO, key: str, pixels: int) -> Iterator[Frame]:
             end = 0.0
             for frame in ImageSequence.Iterator(picture):
                 frame.load()  # only then WebP knows the duration
-                end += float(frame.info.get("duration", 0)) / 1000 or _FRAME_SECONDS
+                end += float(frame.info.get("duration", 0)) / 1000 or FRAME_SECONDS
                 yield Frame(to_rgb(frame), end)
     except BadSample:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadSample(key, f"a frame of it has more than {pixels} pixels") from None
     except Exception:  # decoders meet damage with any kind of exception
         raise BadSample(key, "it is no animation and no film, or it is damaged") from None
 
@@ -135,7 +150,7 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> Any:
 
 def _timed(frames: Iterator[Any], stream: Any, key: str, pixels: int) -> Iterator[Frame]:
     """Frames with their times: a frame lasts until the next, the last as long as the one before."""
-    step = 1 / float(stream.average_rate or 1 / _FRAME_SECONDS)
+    step = 1 / float(stream.average_rate or 1 / FRAME_SECONDS)
     first: float | None = None
     image, start = None, 0.0
     for frame in frames:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmgen.data.captions import Caption
+from mmgen.data.clips import STILL, sample_frames, strip_of
+from mmgen.data.films import Limits, format_of
 from mmgen.data.pictures import FORMATS, BadSample
 from mmgen.data.sources import Source
 
@@ -38,7 +40,10 @@ class Look:
         notes: what is done to it before training sees it.
         captions: of it.
         digest: hash of its pixels.
-        thumbnail: the middle square, small; None: not asked for.
+        thumbnail: the middle square, small; of a clip those of its first, middle and last frame
+            side by side; None: not asked for.
+        frames: of a clip; a picture has 1.
+        seconds: that a clip lasts.
     """
 
     key: str
@@ -49,6 +54,8 @@ class Look:
     captions: tuple[Caption, ...] = ()
     digest: str = ""
     thumbnail: Image.Image | None = None
+    frames: int = 1
+    seconds: float = 0.0
 
 
 class Findings:
@@ -58,9 +65,13 @@ class Findings:
         name: of the data set.
         looks: at every sample, in order.
         captioned: whether captions were read.
+        clips: whether the samples are clips.
     """
 
-    def __init__(self, name: str, looks: Sequence[Look], captioned: bool) -> None:
+    def __init__(
+        self, name: str, looks: Sequence[Look], captioned: bool, clips: bool = False
+    ) -> None:
+        self.clips = clips
         self.name, self.captioned, self.count = name, captioned, len(looks)
         self.good = [look for look in looks if not look.reason]
         self.bad = {look.key: look.reason for look in looks if look.reason}
@@ -76,6 +87,7 @@ class Findings:
             "usable": len(self.good),
             "sizes": self._sizes(),
             "formats": dict(self.formats),
+            **self._lengths(),
             "notes": dict(self.notes),
             "captions": self._captions(),
             "duplicates": self.duplicates,
@@ -90,6 +102,10 @@ class Findings:
             lines += [
                 f"sizes       {sizes['smallest']} to {sizes['largest']}, median {sizes['median']}",
                 f"formats     {_counted(self.formats)}",
+                *(
+                    f"{name:<11} {of['least']:.4g} to {of['most']:.4g}, median {of['median']:.4g}"
+                    for name, of in self._lengths().items()
+                ),
                 *(f"note        {count} {note}" for note, count in self.notes.most_common()),
                 *self._caption_lines(),
             ]
@@ -103,6 +119,15 @@ class Findings:
             return {}
         chosen = {"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]}
         return {name: list(size) for name, size in chosen.items()}
+
+    def _lengths(self) -> dict[str, dict[str, float]]:
+        """Frames and seconds of clips."""
+        if not self.clips or not self.good:
+            return {}
+        return {
+            "frames": _spread([look.frames for look in self.good]),
+            "seconds": _spread([round(look.seconds, 3) for look in self.good]),
+        }
 
     def _captions(self) -> dict[str, Any] | None:
         texts = [caption.text for look in self.good for caption in look.captions]
@@ -126,22 +151,26 @@ class Findings:
         if facts is None:
             yield "captions    none: enough for a tokenizer, and a generator needs them"
             return
-        length = facts["characters"]
+        length, each = facts["characters"], "clip" if self.clips else "picture"
         yield (
             f"captions    {facts['count']}, {facts['distinct']} of them distinct, up to "
-            f"{facts['most_of_a_picture']} a picture; {length['shortest']} to {length['longest']} "
+            f"{facts['most_of_a_picture']} a {each}; {length['shortest']} to {length['longest']} "
             f"characters, median {length['median']}"
         )
         yield f"scripts     {_counted(Counter(facts['scripts'])) or 'none'}"
 
 
-def inspect(source: Source, progress: Callable[[int, int], None] | None = None) -> Findings:
+def inspect(
+    source: Source, progress: Callable[[int, int], None] | None = None, clips: bool = False
+) -> Findings:
     """Look at every sample of a data set.
 
     Args:
         source: an opened data set.
         progress: called with samples done and samples in all.
+        clips: look at whole clips, not at first frames.
     """
+    look_at = look_at_clip if clips else look_at_picture
     count = len(source)
     shown = set(range(0, count, max(1, -(-count // SHOWN))))
     looks = []
@@ -150,11 +179,11 @@ def inspect(source: Source, progress: Callable[[int, int], None] | None = None) 
             looks.append(look)
             if progress:
                 progress(len(looks), count)
-    return Findings(source.name, looks, source.captioned)
+    return Findings(source.name, looks, source.captioned, clips)
 
 
-def look_at(source: Source, index: int, thumbnail: bool = False) -> Look:
-    """Look at one sample."""
+def look_at_picture(source: Source, index: int, thumbnail: bool = False) -> Look:
+    """Look at one picture."""
     from PIL import ImageOps
 
     try:
@@ -170,6 +199,30 @@ def look_at(source: Source, index: int, thumbnail: bool = False) -> Look:
     small = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)) if thumbnail else None
     key = source.key(index)
     return Look(key, "", picture.size, form, tuple(notes), captions, digest, small)
+
+
+def look_at_clip(source: Source, index: int, thumbnail: bool = False) -> Look:
+    """Look at all frames of one clip."""
+    from PIL import ImageOps
+
+    digest, small, size, count, end = hashlib.sha256(), [], (0, 0), 0, 0.0
+    try:
+        captions = source.captions(index)
+        form = ""
+        for frame in sample_frames(source, index, Limits()):
+            form = form or format_of(source.encoded(index))
+            size, count, end = frame.image.size, count + 1, frame.end
+            digest.update(repr(size).encode() + frame.image.tobytes())
+            if thumbnail:
+                small.append(ImageOps.fit(frame.image, (THUMBNAIL, THUMBNAIL)))
+        if count == 1:
+            raise BadSample(source.key(index), STILL)
+    except BadSample as error:
+        return Look(error.key, error.reason)
+    notes = () if size[0] == size[1] else ("not square: only the middle is used",)
+    shown = strip_of([small[0], small[count // 2], small[-1]]) if small else None
+    key = source.key(index)
+    return Look(key, "", size, form, notes, captions, digest.hexdigest(), shown, count, end)
 
 
 def scripts_of(text: str) -> list[str]:
@@ -212,6 +265,11 @@ def _duplicates(looks: Sequence[Look]) -> dict[str, str]:
         if (there := first.setdefault(look.digest, look.key)) != look.key:
             found[look.key] = there
     return found
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {"least": ordered[0], "median": ordered[len(ordered) // 2], "most": ordered[-1]}
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -6,10 +6,13 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
 from mmgen.data.captions import Caption
+from mmgen.data.clips import STILL, sample_frames, seen_at, strip_of
+from mmgen.data.films import Limits, format_of
 from mmgen.data.pictures import FORMATS, BadSample
 from mmgen.data.reports import refuse_many_bad, report_bad
 from mmgen.data.shards import write_shard
@@ -18,11 +21,12 @@ from mmgen.errors import ConfigError, DataError, UserError
 from mmgen.files import replacing_folder
 
 ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+STRIP_WIDTH = 16383  # the most pixels that a WebP has
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written: pictures, shards, what names them all, and one line about bad samples."""
+    """What was written: samples, shards, what names them all, and one line about bad samples."""
 
     count: int
     shards: int
@@ -37,16 +41,19 @@ def pack(
     image_size: int | None = None,
     limit_bad: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
+    clips: Clips | None = None,
 ) -> Packed:
     """Write `train-0000.tar` and so on into a new folder; the bytes depend on the data alone.
 
     Args:
         source: what is packed, in its order; what is bad is left out.
         out: the folder; it may not hold anything yet.
-        shard_size: most pictures in a shard.
-        image_size: pixels a side, cropped and resized as for training, PNG; None: as they are.
+        shard_size: most samples in a shard.
+        image_size: pixels a side, cropped and resized as for training, PNG (of clips a lossless
+            strip, see `mmgen.data.clips.sample_frames`); None: as they are.
         limit_bad: share of bad samples above which nothing is written.
         progress: called with samples done and samples in all.
+        clips: the samples are clips.
 
     Raises:
         ConfigError: a size below 1.
@@ -62,7 +69,11 @@ def pack(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} is there and not empty; remove it, or choose another place.")
     bad: dict[str, str] = {}
-    samples = _samples(source, image_size, bad, progress)
+    if clips is None:
+        members = partial(_members, _picture, source, image_size)
+    else:
+        members = partial(_members, partial(_clip, clips.fps), source, image_size)
+    samples = _samples(source, members, bad, progress)
     count = shards = 0
     with replacing_folder(out) as place:
         while (first := next(samples, None)) is not None:
@@ -77,7 +88,21 @@ def pack(
     return Packed(count, shards, str(out / name), report_bad(bad, len(source), source.name))
 
 
+@dataclass(frozen=True)
+class Clips:
+    """How clips are packed: `fps` frames of a second are kept, None: all."""
+
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rate, and a rate of frames that are not decoded."""
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ConfigError(f"fps must be above 0 and at most 1000, not {self.fps:g}.")
+
+
 Member = tuple[str, dict[str, bytes]]
+Encoded = tuple[str, bytes, dict[str, object]]  # ending, content, what else the .json says
+Encode = Callable[[Source, int, int | None], Encoded]
 
 
 class _Counted:
@@ -94,24 +119,30 @@ class _Counted:
 
 def _samples(
     source: Source,
-    image_size: int | None,
+    members: Callable[[int], dict[str, bytes]],
     bad: dict[str, str],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Member]:
     """The good samples under numbers for keys, since paths may hold dots and be too long."""
     for index in range(len(source)):
         try:
-            yield f"{index:08d}", _members(source, index, image_size)
+            yield f"{index:08d}", members(index)
         except BadSample as error:
             bad[error.key] = error.reason
         if progress:
             progress(index + 1, len(source))
 
 
-def _members(source: Source, index: int, image_size: int | None) -> dict[str, bytes]:
+def _members(
+    encode: Encode, source: Source, image_size: int | None, index: int
+) -> dict[str, bytes]:
     captions = source.captions(index)
-    ending, content = _picture(source, index, image_size)
-    record = {"key": source.key(index), "captions": [_raw(caption) for caption in captions]}
+    ending, content, facts = encode(source, index, image_size)
+    record = {
+        "key": source.key(index),
+        "captions": [_raw(caption) for caption in captions],
+        **facts,
+    }
     text = json.dumps(record, ensure_ascii=False).encode()
     return {ending: content, "json": text}
 
@@ -120,7 +151,7 @@ def _raw(caption: Caption) -> object:
     return caption.text if caption.weight == 1 else [caption.text, caption.weight]
 
 
-def _picture(source: Source, index: int, image_size: int | None) -> tuple[str, bytes]:
+def _picture(source: Source, index: int, image_size: int | None) -> Encoded:
     """Ending and bytes: as they are if they can be decoded, or cropped and resized."""
     from PIL import Image
 
@@ -128,10 +159,47 @@ def _picture(source: Source, index: int, image_size: int | None) -> tuple[str, b
     if image_size is None:
         encoded = source.encoded(index)
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
-            return ENDINGS[str(opened.format)], encoded
+            return ENDINGS[str(opened.format)], encoded, {}
     from mmgen.data.fit import fit_bytes
 
     buffer = io.BytesIO()
     pixels = fit_bytes(picture, image_size).permute(1, 2, 0).contiguous().numpy()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return "png", buffer.getvalue()
+    return "png", buffer.getvalue(), {}
+
+
+def _clip(fps: float | None, source: Source, index: int, image_size: int | None) -> Encoded:
+    """Ending, bytes and what tells a strip: as it is if it can be decoded, or as a strip."""
+    encoded, key = source.encoded(index), source.key(index)
+    if image_size is None:
+        count = sum(1 for _ in sample_frames(source, index, Limits()))
+        if count == 1:
+            raise BadSample(key, STILL)
+        form = format_of(encoded)
+        told = {name: v for name, v in source.record(index).items() if name in ("frames", "ms")}
+        return ENDINGS.get(form, form.lower()), encoded, told
+    import numpy as np
+    from PIL import Image
+
+    from mmgen.data.fit import fit_bytes
+
+    fitted, ends = [], []
+    for frame in sample_frames(source, index, Limits()):
+        fitted.append(fit_bytes(frame.image, image_size).permute(1, 2, 0).contiguous().numpy())
+        ends.append(frame.end)
+    if len(fitted) == 1:
+        raise BadSample(key, STILL)
+    if fps is None:
+        chosen = np.arange(len(ends))
+    else:
+        chosen = seen_at(np.array(ends), np.arange(max(1, round(ends[-1] * fps))) / fps)
+    if len(chosen) * image_size > STRIP_WIDTH:
+        most = STRIP_WIDTH // image_size
+        raise BadSample(
+            key, f"it has {len(chosen)} frames, and a strip takes {most}; thin them with --fps"
+        )
+    buffer = io.BytesIO()
+    strip = strip_of([Image.fromarray(fitted[i]) for i in chosen])
+    strip.save(buffer, "WEBP", lossless=True)
+    ms = 1000 * (ends[-1] if fps is None else len(chosen) / fps)
+    return "webp", buffer.getvalue(), {"frames": len(chosen), "ms": round(ms)}

@@ -206,12 +206,12 @@ def open_source(
         return Source(name, index_parquet(files, columns, captioned), captioned=captioned)
     if columns != ANY:
         raise DataError(f"{name} is no table, so no columns of it can be chosen; leave that out.")
-    also = FILMS if films else ()
-    if place.is_dir():
-        return Source(name, _of_folder(place, also), captioned=captioned)
-    if is_picture(place, also):
-        return Source(name, [with_text(place.parent, place)], captioned=captioned)
-    return Source(name, index_shards(files, also), captioned=captioned)
+    entries = _of_files(place, files, FILMS if films else ())
+    if films and not entries:
+        raise DataError(
+            f"{name} holds no clips; give animations (.gif, .webp) or films (.mp4 ...)."
+        )
+    return Source(name, entries, captioned=captioned)
 
 
 def open_any(path: object, columns: Columns = ANY, films: bool = False) -> Source:
@@ -220,6 +220,14 @@ def open_any(path: object, columns: Columns = ANY, films: bool = False) -> Sourc
         return open_source(path, columns=columns, films=films)
     except NoCaptions:
         return open_source(path, captioned=False, columns=columns, films=films)
+
+
+def _of_files(place: Path, files: list[Path], also: tuple[str, ...]) -> list[Entry]:
+    if place.is_dir():
+        return _of_folder(place, also)
+    if is_picture(place, also):
+        return [with_text(place.parent, place)]
+    return index_shards(files, also)
 
 
 def _of_folder(folder: Path, also: tuple[str, ...]) -> list[Entry]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from one_sentence import assert_one_sentence
 from PIL import Image
+from tiny_clips import animation, grey_frames
 
 from mmgen.cli.train import _plan
 
@@ -50,6 +51,27 @@ def test_check_ends_with_1_if_too_many_are_bad(mmgen: Commands, place: Path) -> 
     assert list(facts["bad"]) == ["notes.png"] and facts["usable"] == 12
     done = mmgen(*words, "--allow-bad", "0.1", cwd=place)
     assert (done.code, done.err) == (0, "") and json.loads(done.out) == facts
+
+
+def test_clips_are_checked_and_packed(mmgen: Commands, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for i, form in enumerate(("webp", "gif")):
+        content = animation(grey_frames(10, 16, step=10 + i), 50, form.upper())
+        (tmp_path / f"clips/{i}.{form}").write_bytes(content)
+        (tmp_path / f"clips/{i}.txt").write_text(f"clip {i}")
+    done = mmgen("data", "check", "--clips", "clips", "-o", "c.png", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "frames      10 to 10, median 10\nseconds     0.5 to 0.5, median 0.5\n" in done.out
+    words = ("data", "pack", "--clips", "clips", "--out", "shards")
+    assert_one_sentence(mmgen(*words, "--fps", 10, cwd=tmp_path), "--fps goes with --clips and")
+    done = mmgen(*words, "--image-size", 8, "--fps", 10, cwd=tmp_path)
+    assert done.out.startswith("Wrote 2 clips to shards/train-0000.tar. No bad samples")
+    done = mmgen("data", "check", "--clips", "shards/train-0000.tar", "--json", cwd=tmp_path)
+    facts = json.loads(done.out)
+    assert facts["frames"] == {"least": 5, "median": 5, "most": 5}
+    assert facts["formats"] == {"WEBP": 2} and facts["sizes"]["largest"] == [8, 8]
+    words = ("data", "emoji", "--variants", "--out", "emoji")
+    assert_one_sentence(mmgen(*words, cwd=tmp_path), "--variants goes with --clips")
 
 
 def test_pack_writes_shards_that_train(mmgen: Commands, place: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import shutil
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -21,6 +22,9 @@ import typer
 from pages import PAGES, REASONS, ROOT, Block, blocks_of
 from PIL import Image
 from tiny_latents import latent_pipeline
+
+sys.path.insert(0, str(ROOT / "tests"))
+from tiny_clips import animation, grey_frames
 
 from mmgen.pipeline import Pipeline
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
@@ -43,6 +47,10 @@ def test_pages_have_blocks_and_good_reasons() -> None:
 def world(tmp_path: Path, pictures: Path, tiny: Path) -> Path:
     """A folder as a reader has it: pictures of one's own, the emoji set, runs that have ended."""
     shutil.copytree(pictures, tmp_path / "my/pictures")
+    for i in range(3):
+        (tmp_path / "my/clips").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"my/clips/{i}.webp").write_bytes(animation(grey_frames(12, step=10 + i)))
+        (tmp_path / f"my/clips/{i}.txt").write_text(f"clip {i}")
     for name in ("emoji64-tokenizer", "my-tokenizer"):
         shutil.copytree(tiny / "vision", tmp_path / "runs" / name / "final")
     for name in ("emoji64-generator", "my-generator"):

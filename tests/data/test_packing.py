@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from bad_pictures import BAD, GOOD, write_bad_pictures
+from tiny_clips import animation, grey_frames
 
+from mmgen.data.clips import sample_frames
 from mmgen.data.fit import fit_bytes
-from mmgen.data.packing import pack
+from mmgen.data.packing import Clips, pack
 from mmgen.data.sources import open_any, open_source
 from mmgen.errors import ConfigError, DataError, UserError
 
@@ -64,3 +67,31 @@ def test_nothing_is_half_written(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not empty"):
         pack(open_source(folder), out, limit_bad=1.0)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+def test_clips_are_packed_as_they_are_or_as_strips(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    frames = grey_frames(9, 16, step=20)
+    (tmp_path / "clips/a.gif").write_bytes(animation(frames, 50, "GIF"))
+    (tmp_path / "clips/a.txt").write_text("a fade")
+    (tmp_path / "clips/still.txt").write_text("nothing moves")
+    (tmp_path / "clips/still.png").write_bytes(animation(frames[:1]))
+    source = open_any(tmp_path / "clips", films=True)
+    said = "Skipped 1 bad of 2 samples"
+    whole = pack(source, tmp_path / "whole", limit_bad=0.5, clips=Clips())
+    assert whole.count == 1 and whole.report.startswith(said)
+    again = open_any(whole.name, films=True)
+    assert again.encoded(0) == (tmp_path / "clips/a.gif").read_bytes()
+    for fps, count, ms in ((None, 9, 450), (10.0, 4, 400), (40.0, 18, 450)):
+        made = pack(source, tmp_path / f"at{fps}", 10, 8, 0.5, None, Clips(fps))
+        strips = open_any(made.name, films=True)
+        record = strips.record(0)
+        assert (record["key"], record["frames"], record["ms"]) == ("a.gif", count, ms)
+        greys = [frame.image.getpixel((3, 3))[0] for frame in sample_frames(strips, 0)]
+        assert greys == [20 * min(int(i * 20 / (fps or 20)), 8) for i in range(count)]
+        repacked = pack(strips, tmp_path / f"again{fps}", clips=Clips())
+        assert open_any(repacked.name, films=True).record(0) == {**record, "key": "00000000"}
+    with pytest.raises(DataError, match="a strip takes 5; thin them with --fps"):
+        pack(source, tmp_path / "wide", 10, 3000, 1.0, None, Clips())
+    with pytest.raises(ConfigError, match="fps must be above 0"):
+        Clips(0.0)

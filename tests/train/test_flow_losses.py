@@ -25,14 +25,16 @@ from mmgen.models.backbone import BackboneConfig
 from mmgen.models.flow import Noised
 from mmgen.models.plan import Plan
 from mmgen.models.schedule import to_slots
-from mmgen.models.unified import Unit
+from mmgen.models.unified import UnifiedModel, Unit
 from mmgen.models.units import plan_for
 from mmgen.pipeline import Pipeline, SamplingDefaults
+from mmgen.sample.engine import decode, last_step, text_prefix
+from mmgen.sample.flow import SOLVERS, FlowDecider, FlowSettings
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.quantizers import KLConfig
 from mmgen.train.flow_losses import STRATA, FlowConfig, flow_loss, held_out_flow_loss
 from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
-from tests.tiny_latents import ORDERS, latent_model, latents_of, texts, unit_of
+from tests.tiny_latents import ORDERS, latent_config, latent_model, latents_of, texts, unit_of
 
 GRID = (1, 4, 4)
 LATENT_UNITS = tuple(unit_of(order) for order in ("cell:2", "scale:1,2,4", "raster"))
@@ -111,6 +113,33 @@ def test_a_site_has_the_same_held_out_noise_in_every_order() -> None:
         noise.append(drawn[:, fine][:, plan.schedule.site[fine].argsort()])
     for each in noise[1:]:
         torch.testing.assert_close(each, noise[0])
+
+
+@pytest.mark.parametrize("context", ["noisy", "clean"])
+def test_what_is_learned_is_drawn_from_its_caption(context: Any) -> None:
+    """Four pictures by heart: each text draws its own, whatever the solver and the seed."""
+    torch.manual_seed(0)
+    model, pictures = UnifiedModel(latent_config(GRID, ("cell:2",))), latents_of(GRID, 4)
+    unit, (ids, valid) = model.config.units[0], texts([3] * 4)
+    plan = plan_for(unit, GRID)
+    latents, optimizer = to_slots(plan.schedule, pictures), torch.optim.AdamW(model.parameters())
+    for step in range(100):
+        optimizer.param_groups[0]["lr"] = 8e-3 * (1 - step / 100)
+        pick = torch.randint(4, (16,))
+        loss = flow_loss(model, ids[pick], valid[pick], latents[pick], plan, unit.name, context)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    for solver in SOLVERS:
+        with torch.inference_mode():
+            prefix = text_prefix(model, unit.name, ids, valid)
+        settings, seeds = FlowSettings(solver, 8), torch.arange(4)  # type: ignore[arg-type]
+        decider = FlowDecider(model, plan, prefix.cursor.condition, seeds, settings)
+        steps = decode(model, prefix, plan, unit.name, seeds, decider=decider)
+        far = torch.cdist(last_step(steps).codes.flatten(1), pictures.flatten(1))
+        assert far.argmin(1).tolist() == [0, 1, 2, 3]
+        assert far.diag().max() < 0.5 * far[far > far.diag().max()].min()
 
 
 # -- runs ----------------------------------------------------------------------------------------
