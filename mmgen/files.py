@@ -21,6 +21,11 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_picture_file(out: Path) -> bool:
+    """Whether `out` names a picture, not a folder of pictures."""
+    return bool(out.suffix) and not out.is_dir()
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.

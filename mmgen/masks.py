@@ -92,8 +92,8 @@ def canvas_of(
         outpaint: pixels that are added on the left, top, right and bottom, or on each side.
 
     Raises:
-        UserError: no PIL pictures, not exactly one of them, a mask of another shape, or a part that is empty, or
-            reaches outside the picture or its middle square.
+        UserError: no PIL pictures, not exactly one of them, a mask of another shape, or a part
+            that is empty, or reaches outside the picture or its middle square.
     """
     if sum(given is not None for given in (mask, box, outpaint)) != 1:
         raise UserError("Say what is drawn anew: give one of a mask, a box and outpaint.")

@@ -40,12 +40,13 @@ def check(
     caption_column: CaptionColumn = None,
 ) -> None:
     """Say what is in a data set. Exit code 1 if too many samples are bad."""
-    from mmgen.cli.places import check_place, check_share, is_picture_file
+    from mmgen.cli.places import check_place, check_share
     from mmgen.data.inspect import inspect
     from mmgen.data.reports import refuse_many_bad
     from mmgen.data.sources import open_any
     from mmgen.data.tables import Columns
     from mmgen.errors import DataError
+    from mmgen.files import is_picture_file
     from mmgen.progress import progress_of
 
     check_share(allow_bad)

@@ -16,10 +16,10 @@ from mmgen.cli.loading import (
     say_what_was_cut,
 )
 from mmgen.cli.options import Device, MinP, Model, Negative, Picture, Seed, Threads, TopK, TopP
-from mmgen.cli.output import picture_files, refuse_overwriting, write
 from mmgen.cli.places import check_place
 from mmgen.cli.values import check_settings
 from mmgen.errors import UserError
+from mmgen.outputs import picture_files, refuse_overwriting, write
 from mmgen.progress import progress_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import typer
 
 from mmgen.cli.loading import check_count, check_model, check_threads, load, say_what_was_cut
 from mmgen.cli.options import Device, MinP, Model, Negative, Seed, Threads, TopK, TopP
-from mmgen.cli.output import line_of, picture_files, refuse_overwriting, write
-from mmgen.cli.places import check_place, is_picture_file
+from mmgen.cli.places import check_place
 from mmgen.cli.values import (
     check_settings,
     check_size,
@@ -24,6 +23,8 @@ from mmgen.cli.values import (
     size_in,
 )
 from mmgen.errors import UserError
+from mmgen.files import is_picture_file
+from mmgen.outputs import check_scale, line_of, picture_files, refuse_overwriting, write
 from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
@@ -183,8 +184,7 @@ def sample(
     if given is not None and not frames:
         raise UserError("--given counts frames of --frames; add --frames FILE, or leave it out.")
     given = GIVEN if given is None else given
-    if scale is not None and not 1 <= scale <= 64:
-        raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
+    check_scale("--scale", scale)
     check_threads(threads)
     check_count(count)
     check_place(out or Path())

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from mmgen.cli.options import AllowBad, Device, TokenizerArgument
-from mmgen.cli.places import check_place, check_share, is_picture_file
+from mmgen.cli.places import check_place, check_share
 from mmgen.errors import UserError
+from mmgen.files import is_picture_file
 from mmgen.progress import progress_of
 
 app = typer.Typer(help="Look at visual tokenizers.", no_args_is_help=True)
