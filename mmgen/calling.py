@@ -39,6 +39,7 @@ class CallSettings(EditSettings, total=False):
 
     class_labels: int | Sequence[int] | Tensor | None
     frames: Tensor | Sequence[Frames] | None
+    num_frames: int | None
     unit: str | None
     order: str | None
 
@@ -68,6 +69,7 @@ def request_of(
     *,
     class_labels: int | Sequence[int] | Tensor | None = None,
     frames: Tensor | Sequence[Frames] | None = None,
+    num_frames: int | None = None,
     negative_prompt: str | None = None,
     num_images_per_prompt: int = 1,
     seed: int | list[int] | None = None,
@@ -82,16 +84,17 @@ def request_of(
 
     Args:
         pipe: that is called.
-        prompt, class_labels, frames, negative_prompt, num_images_per_prompt, seed, unit, order,
-            num_inference_steps, solver, reproducible: as in `Pipeline.__call__`.
+        prompt, class_labels, frames, num_frames, negative_prompt, num_images_per_prompt, seed,
+            unit, order, num_inference_steps, solver, reproducible: as in `Pipeline.__call__`.
         drawing: guidance and filters of a call; see `settings_of`.
 
     Raises:
         UserError: as in a call.
     """
     from mmgen.deciders import flow_of, sub_tokens_of
+    from mmgen.lengths import call_grid, frames_of, trained_frames, windows
     from mmgen.noise import picture_seeds
-    from mmgen.prefixes import check_subjects
+    from mmgen.prefixes import check_subjects, latent_frames
 
     subjects = subjects_of(prompt, class_labels, num_images_per_prompt, frames)
     count = sub_tokens_of(pipe)
@@ -101,14 +104,34 @@ def request_of(
         raise ConfigError(
             "A negative prompt does nothing at guidance scale 1; raise the guidance scale."
         )
-    if order is None:  # an order is free to choose its unit
-        unit = pipe.info.sampling.unit if unit is None else unit
-    chosen, plan = choose_schedule(pipe.transformer.config, pipe.grid, unit, order)
+    config = pipe.transformer.config
+    if frames is not None and num_frames is None:  # clips are gone on from, not stills
+        num_frames = max(pipe.usual_frames, pipe.trained_frames)
+    grid = call_grid(pipe, num_frames)
+    usual = pipe.info.sampling.unit
+    if order is None and unit is None and usual is not None and config.unit(usual).draws(grid):
+        unit = usual  # an order is free to choose its unit
+    given = latent_frames(pipe, subjects, grid)
+    first = next(windows(grid[0], config.grid[0], given))
+    chosen, plan = choose_schedule(
+        config, (first.frames, *grid[1:]), unit, order, first.given if given else 0
+    )
+    frames_asked = None if trained_frames(pipe) == 1 else frames_of(pipe.vision, grid[0])
     flow = flow_of(pipe, plan, solver, num_inference_steps, drawing)
     seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
     negative = negative_prompt or ""
     request = Request(
-        subjects, negative, seeds, chosen, plan, settings, reproducible, sub_tokens, flow
+        subjects,
+        negative,
+        seeds,
+        chosen,
+        plan,
+        grid,
+        frames_asked,
+        settings,
+        reproducible,
+        sub_tokens,
+        flow,
     )
     check_subjects(pipe, request)
     return request

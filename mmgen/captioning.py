@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
 
@@ -17,21 +17,26 @@ if TYPE_CHECKING:
 
 def describe(
     pipe: Pipeline,
-    images: Image.Image | list[Image.Image],
+    images: Image.Image | list[Image.Image] | list[list[Image.Image]],
     seed: int,
     settings: DrawSettings,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Describe pictures; see `Pipeline.caption`.
+    """Describe pictures or clips; see `Pipeline.caption`.
 
     Raises:
-        UserError: no pictures, or weights that only draw.
+        UserError: no pictures, clips where the weights know none, or weights that only draw.
     """
     from mmgen import request
     from mmgen.noise import picture_seeds
 
-    batch = pictures_of(images)
     pipe.two_way()
+    if isinstance(images, list) and images and isinstance(images[0], list):
+        batch = [clip_seen(pipe, clip) for clip in images]
+        if len({clip.shape for clip in batch}) > 1:
+            raise UserError("The clips have different numbers of frames; give as many of each.")
+    else:
+        batch = [picture_seen(pipe, image) for image in pictures_of(images)]
     seeds, size = picture_seeds(seed, len(batch)), request.BATCH
     texts = list[str]()
     for at in range(0, len(batch), size):
@@ -41,13 +46,15 @@ def describe(
     return texts
 
 
-def pictures_of(images: Image.Image | list[Image.Image]) -> list[Image.Image]:
+def pictures_of(
+    images: Image.Image | list[Image.Image] | list[list[Image.Image]],
+) -> list[Image.Image]:
     """One picture or several as a list.
 
     Raises:
         UserError: none, or something that is no PIL picture.
     """
-    batch = images if isinstance(images, list) else [images]
+    batch: list[Any] = images if isinstance(images, list) else [images]
     if any(not hasattr(image, "convert") for image in batch):
         raise UserError("Give PIL pictures; open files with PIL.Image.open.")
     if not batch:
@@ -62,9 +69,35 @@ def codes_seen(pipe: Pipeline, images: list[Image.Image]) -> Tensor:
     """
     import torch
 
+    return codes_of(pipe, torch.stack([picture_seen(pipe, image) for image in images]))
+
+
+def picture_seen(pipe: Pipeline, image: Image.Image) -> Tensor:
+    """Pixels (3, H, W) of a picture, fitted to what the pipeline was trained on."""
     from mmgen.data.fit import fit_pixels
 
-    pixels = torch.stack([fit_pixels(image, pipe.info.image_size) for image in images])
+    return fit_pixels(image, pipe.info.image_size)
+
+
+def clip_seen(pipe: Pipeline, frames: object) -> Tensor:
+    """Pixels (3, T, H, W) of the frames of a clip, fitted likewise.
+
+    Raises:
+        UserError: the weights were trained on no clips, or these are no frames.
+    """
+    import torch
+
+    if pipe.trained_frames == 1:
+        raise UserError(f"The weights of '{pipe.info.name}' read pictures, no clips.")
+    if not isinstance(frames, list):
+        raise UserError("Give clips as lists of frames, all of them.")
+    return torch.stack([picture_seen(pipe, frame) for frame in pictures_of(frames)], dim=1)
+
+
+def codes_of(pipe: Pipeline, pixels: Tensor) -> Tensor:
+    """Codes (B, t, h, w), or latents, of pixels (B, 3, H, W) or (B, 3, T, H, W)."""
+    import torch
+
     with torch.inference_mode():
         codes = pipe.vision.encode(pixels.to(pipe.device))
     tokens: Tensor = codes.latents if codes.indices is None else codes.indices
@@ -72,20 +105,21 @@ def codes_seen(pipe: Pipeline, images: list[Image.Image]) -> Tensor:
 
 
 def _describe(
-    pipe: Pipeline, images: list[Image.Image], seeds: Tensor, settings: DrawSettings
+    pipe: Pipeline, pixels: list[Tensor], seeds: Tensor, settings: DrawSettings
 ) -> list[str]:
     import torch
 
-    from mmgen.models.schedule import to_slots
+    from mmgen.models.schedule import grid_of, to_slots
     from mmgen.models.units import plan_for
     from mmgen.sample.text import decode_text
 
     text, model = pipe.two_way()
-    unit = model.config.units[0]
-    codes = codes_seen(pipe, images)
+    codes = codes_of(pipe, torch.stack(pixels))
+    grid = grid_of(codes)
+    unit = model.config.first_unit(grid)
     with torch.inference_mode():
-        plan = plan_for(unit, pipe.grid)
-        cursor = model.begin(len(images))
+        plan = plan_for(unit, grid)
+        cursor = model.begin(len(pixels))
         slots = to_slots(plan.schedule, codes)
         rows = model.seen_image_rows(plan, slots, unit.name, cursor, model.tables())
         ids = decode_text(model, rows, cursor, seeds, settings, model.config.max_text)

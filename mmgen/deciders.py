@@ -67,8 +67,13 @@ def draws_latents(pipe: Pipeline) -> bool:
     return pipe.transformer.config.units[0].continuous
 
 
-def decider_of(pipe: Pipeline, request: Request, seeds: Tensor, prefix: Prefix) -> Decider | None:
-    """The decider of a request behind its prefix; None: one draw from the logits of the codes."""
+def decider_of(
+    pipe: Pipeline, request: Request, seeds: Tensor, prefix: Prefix, segment: int = 0
+) -> Decider | None:
+    """The decider of a request behind its prefix; None: one draw from the logits of the codes.
+
+    `segment` is the number of the window of a long clip.
+    """
     from mmgen.models.factorized import FactorizedModel
     from mmgen.sample.factorized import FactorizedDecider
     from mmgen.sample.flow import FlowDecider
@@ -78,5 +83,5 @@ def decider_of(pipe: Pipeline, request: Request, seeds: Tensor, prefix: Prefix) 
     if isinstance(model, FactorizedModel):
         return FactorizedDecider(model, seeds, request.sub_tokens)
     if request.flow is not None and told is not None:
-        return FlowDecider(model, request.plan, told, seeds, request.flow)
+        return FlowDecider(model, request.plan, told, seeds, request.flow, segment=segment)
     return None

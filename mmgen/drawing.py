@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmgen.models.conditional import ConditionalModel
+    from mmgen.models.decodable import Prefix
+    from mmgen.models.plan import Plan
     from mmgen.pipeline import Pipeline
     from mmgen.request import Request
     from mmgen.sample.engine import Step
@@ -68,27 +70,49 @@ def _side_by_side(parts: list[Iterator[Step]]) -> Iterator[Step]:
 def _steps(pipe: Pipeline, request: Request) -> Iterator[Step]:
     import torch
 
-    from mmgen.deciders import decider_of
-    from mmgen.prefixes import extra_ids, given_codes, prefix_of
-    from mmgen.sample.engine import decode
+    from mmgen.lengths import windows
+    from mmgen.models.units import plan_for
+    from mmgen.prefixes import codes_of_frames, extra_ids, prefix_of
+    from mmgen.rolling import roll
 
-    seeds, unit = torch.tensor(request.seeds), request.unit.name
     with torch.inference_mode():
-        prefix, given = prefix_of(pipe, request), given_codes(pipe, request)
-    steps = decode(
-        pipe.transformer,
-        prefix,
-        request.plan,
-        unit,
-        seeds,
-        request.settings,
-        decider=decider_of(pipe, request, seeds, prefix),
-        given=given,
-    )
+        prefix, codes = prefix_of(pipe, request), codes_of_frames(pipe, request)
+    grid, longest = request.grid, pipe.transformer.config.grid[0]
+    parts = list(windows(grid[0], longest, 0 if codes is None else codes.shape[1]))
+    unit = replace(request.unit, order=request.plan.schedule.order)
+    later = [plan_for(unit, (part.frames, *grid[1:]), frames=part.given) for part in parts[1:]]
+
+    def draw(number: int, plan: Plan, given: Tensor | None) -> Iterator[Step]:
+        return _steps_of_window(pipe, replace(request, plan=plan), prefix, given, number)
+
+    steps = roll(parts, [request.plan, *later], grid[0], codes, draw)
     if not extra_ids(pipe):
         return steps
     clean = cast("ConditionalModel", pipe.transformer).codes_of
     return (replace(step, codes=clean(step.codes)) for step in steps)
+
+
+def _steps_of_window(
+    pipe: Pipeline, request: Request, prefix: Prefix, given: Tensor | None, number: int
+) -> Iterator[Step]:
+    import torch
+
+    from mmgen.deciders import decider_of
+    from mmgen.prefixes import given_codes
+    from mmgen.sample.engine import decode
+
+    seeds = torch.tensor(request.seeds)
+    return decode(
+        pipe.transformer,
+        prefix,
+        request.plan,
+        request.unit.name,
+        seeds,
+        request.settings,
+        segment=number,
+        decider=decider_of(pipe, request, seeds, prefix, number),
+        given=given_codes(request) if given is None else given,
+    )
 
 
 def _prefix_rows(config: Any) -> int:

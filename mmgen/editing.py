@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mmgen.captioning import codes_seen
 from mmgen.drawing import draw_codes
 from mmgen.errors import ConfigError, UserError
+from mmgen.lengths import learned_stills
 from mmgen.recipes import recipes_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def edit(
     unit = free_unit(pipe)
     kept = _kept(pipe, canvas, steps)  # (1, h, w)
     order = kept_order(kept, 0, steps)
-    request = pipe.request(prompt, unit=unit, order=order, **settings)
+    request = pipe.request(prompt, unit=unit, order=order, num_frames=1, **settings)
     codes = codes_seen(pipe, [canvas.seen.crop(canvas.square)])
     given = to_slots(request.plan.schedule, codes)[0, : int(kept.sum())]
     drawn = draw_codes(pipe, replace(request, given=given), progress)
@@ -54,8 +55,10 @@ def free_unit(pipe: Pipeline) -> str:
     Raises:
         UserError: the weights only draw, or have no such unit.
     """
-    for unit in pipe.two_way()[1].config.units:
-        if unit.order == "random" and unit.prediction == "self" and not pipe.draws_clips:
+    config = pipe.two_way()[1].config
+    still = (1, *config.grid[1:])
+    for unit in config.units if learned_stills(pipe) else ():
+        if unit.order == "random" and unit.prediction == "self" and unit.draws(still):
             return str(unit.name)
     raise UserError(
         f"The weights of '{pipe.info.name}' decode in fixed orders only; editing needs a unit that "

@@ -18,6 +18,12 @@ from mmgen.errors import UserError
 # Endings of the picture files that we write, and Pillow's names of their formats.
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}
 
+# Likewise of the files of clips; films go through PyAV, which has names of its own. A .png holds
+# the contact sheet of a clip.
+ANIMATION_FORMATS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}
+FILM_FORMATS = {".mp4": "mp4", ".webm": "webm"}
+CLIP_ENDINGS = (*ANIMATION_FORMATS, *FILM_FORMATS, ".png")
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 

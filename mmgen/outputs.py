@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 MOST_SCALE = 64  # times that pictures are enlarged
 
 
-def write(output: PipelineOutput, out: Path | None, scale: int) -> list[str]:
+def write(
+    output: PipelineOutput, out: Path | None, scale: int, fps: float = 8.0, loop: int = 0
+) -> list[str]:
     """Write what was drawn, enlarged; returns the files, each as a line that says if it was there.
 
     Args:
         output: of a pipeline's call.
         out: a file's name, or a folder; None: named here.
         scale: how many times pictures are enlarged.
+        fps, loop: of clips; see `save_clip`.
 
     Raises:
         UserError: codes alone were drawn, or a place or an ending that takes no pictures.
@@ -38,6 +41,7 @@ def write(output: PipelineOutput, out: Path | None, scale: int) -> list[str]:
     recipes = [{**recipe, "scale": scale} for recipe in output.recipes]
     if output.frames:
         clips = [[enlarged(frame, scale) for frame in clip] for clip in output.frames]
+        recipes = [{**recipe, "fps": fps, "loop": loop} for recipe in recipes]
         return _write_clips(clips, out, recipes)
     return _write_pictures([enlarged(image, scale) for image in output.images], out, recipes)
 
@@ -45,12 +49,12 @@ def write(output: PipelineOutput, out: Path | None, scale: int) -> list[str]:
 def _write_clips(
     clips: Sequence[Sequence[Image.Image]], out: Path | None, recipes: list[dict[str, Any]]
 ) -> list[str]:
-    from mmgen.sample.pictures import CLIP_ENDINGS, save_clip
+    from mmgen.sample.clip_files import save_clip
 
-    _, files = _names(out, [subject_of(recipe) for recipe in recipes], CLIP_ENDINGS[0])
+    _, files = _names(out, [subject_of(recipe) for recipe in recipes], ".gif")
     lines = [line_of(path) for path in files]
     for frames, recipe, path in zip(clips, recipes, files):
-        save_clip(frames, path, recipe)
+        save_clip(frames, path, recipe, recipe["fps"], recipe["loop"])
     return lines
 
 

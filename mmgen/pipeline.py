@@ -19,6 +19,7 @@ from mmgen.devices import usable_device
 from mmgen.drawing import draw_codes, draw_stepwise
 from mmgen.errors import ConfigError, UserError, suggestion
 from mmgen.files import write_json
+from mmgen.lengths import call_grid, trained_frames, usual_frames
 from mmgen.pipeline_folder import (
     FORMAT,
     PIPELINE_FILE,
@@ -73,13 +74,14 @@ class PipelineOutput:
     recipes: list[dict[str, Any]]
     frames: list[list[Image.Image]] = field(default_factory=list)
 
-    def save(self, path: str | Path, *, scale: int = 1) -> None:
+    def save(self, path: str | Path, *, scale: int = 1, fps: float = 8.0) -> None:
         """Write what was drawn with its recipe inside, for `mmgen replay`; files are replaced.
 
         Args:
             path: a picture's or clip's name, or a folder, where names come from the prompts. Of
                 several pictures STEM.png is a labelled sheet, and they are STEM-1.png and so on.
             scale: enlarges pictures this many times, as `mmgen sample --scale`.
+            fps: frames a second of clips.
 
         Raises:
             UserError: nothing was rendered, or a place or an ending that takes no pictures.
@@ -87,7 +89,7 @@ class PipelineOutput:
         from mmgen.outputs import check_scale, write
 
         check_scale("scale", scale)
-        write(self, Path(path), scale)
+        write(self, Path(path), scale, fps)
 
 
 class Pipeline:
@@ -214,6 +216,7 @@ class Pipeline:
         *,
         class_labels: int | Sequence[int] | Tensor | None = None,
         frames: Tensor | Sequence[Frames] | None = None,
+        num_frames: int | None = None,
         negative_prompt: str | None = None,
         num_images_per_prompt: int = 1,
         guidance_scale: float | Sequence[float] | None = None,
@@ -240,7 +243,11 @@ class Pipeline:
             class_labels: one class or several, for weights that draw classes; the number of
                 classes itself asks for none in particular.
             frames: the first frames of clips, (B, 3, T, H, W) in [-1, 1], for weights that go on
-                from them.
+                from them; one frame is a picture that begins to move. Where the weights read text,
+                `prompt` says what they show.
+            num_frames: length of a clip, given frames included; 1: a picture. Clips that are longer
+                than those of the training are drawn window by window, each going on from the last
+                frames of the one before. None: what the pipeline's defaults say (`usual_frames`).
             negative_prompt: what guidance leads away from (default: no caption).
             num_images_per_prompt: pictures for each prompt or class.
             guidance_scale: 1 switches guidance off. Where a code is drawn in sub-tokens, a list
@@ -277,6 +284,7 @@ class Pipeline:
             prompt,
             class_labels=class_labels,
             frames=frames,
+            num_frames=num_frames,
             negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
             guidance_scale=guidance_scale,
@@ -295,7 +303,7 @@ class Pipeline:
         )
         codes = draw_codes(self, request, progress, watch)
         output = PipelineOutput([], codes, request.seeds, recipes_of(self, request))
-        if output_type == "pil" and self.draws_clips:
+        if output_type == "pil" and request.is_clip:
             output.frames = self.render_clips(codes)
         elif output_type == "pil":
             output.images = self.render(codes)
@@ -322,6 +330,24 @@ class Pipeline:
         check_names("Pipeline.stream", settings)
         return draw_stepwise(self, request_of(self, prompt, **settings))
 
+    def stream_frames(
+        self, prompt: str | list[str] | None = None, **settings: Unpack[CallSettings]
+    ) -> Iterator[list[list[Image.Image]]]:
+        """Yield the new frames of each clip of a call, whenever some are finished.
+
+        Takes the settings of a call (`CallSettings`) and checks them at once.
+
+        Raises:
+            UserError: as in a call, or what is asked for is no clip.
+        """
+        from mmgen.unfolding import unfold
+
+        check_names("Pipeline.stream_frames", settings)
+        request = request_of(self, prompt, **settings)
+        if not request.is_clip:
+            raise UserError("A picture has no frames to stream; let num_frames be 2 or more.")
+        return unfold(self, draw_stepwise(self, request))
+
     def render(self, codes: Tensor) -> list[Image.Image]:
         """Decode codes (B, t, h, w), or latents (B, t, h, w, C), to pictures."""
         return rendering.pictures(self, codes)
@@ -332,17 +358,18 @@ class Pipeline:
 
     def caption(
         self,
-        images: Image.Image | list[Image.Image],
+        images: Image.Image | list[Image.Image] | list[list[Image.Image]],
         *,
         seed: int = 0,
         temperature: float = 0.0,
         top_p: float = 1.0,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Describe pictures with the same weights that draw them.
+        """Describe pictures or clips with the same weights that draw them.
 
         Args:
-            images: any size; they are fitted to what the pipeline was trained on.
+            images: any size; they are fitted to what the pipeline was trained on. Lists of frames
+                are clips, for weights that were trained on them.
             seed: picture i has `seed + i`.
             temperature: 0 writes the likeliest token each time.
             top_p: as in a call.
@@ -433,13 +460,23 @@ class Pipeline:
 
     @property
     def grid(self) -> Grid:
-        """(t, h, w) of the pictures or clips."""
-        return self.transformer.config.grid
+        """(t, h, w) of the pictures or clips that a call draws if it does not say."""
+        return call_grid(self)
 
     @property
     def draws_clips(self) -> bool:
-        """Whether calls draw clips and not pictures."""
+        """Whether calls draw clips and not pictures, if they do not say."""
         return self.grid[0] > 1
+
+    @property
+    def usual_frames(self) -> int:
+        """Frames of a call that does not say; 1 if it draws pictures."""
+        return usual_frames(self)
+
+    @property
+    def trained_frames(self) -> int:
+        """Frames of the clips that the weights were trained on; 1 if they draw pictures alone."""
+        return trained_frames(self)
 
     @property
     def fingerprint(self) -> str:

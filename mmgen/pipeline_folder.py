@@ -29,7 +29,9 @@ DEFAULT = "emoji-64"
 class SamplingDefaults:
     """What a call uses where it is silent; see `DrawSettings`, `Guidance` and `FlowSettings`.
 
-    Where a code is drawn in sub-tokens, a list of scales or temperatures gives each its own.
+    Where a code is drawn in sub-tokens, a list of scales or temperatures gives each its own. With
+    `num_frames` None, weights that were trained on stills draw stills, and others clips of the
+    length that they were trained on.
     """
 
     unit: str | None = None
@@ -41,6 +43,8 @@ class SamplingDefaults:
     guidance_ramp: Literal["constant", "linear", "cosine"] = "constant"
     solver: Literal["euler", "heun", "euler-maruyama"] = "euler-maruyama"
     steps: int | tuple[int, ...] = 50
+    num_frames: int | None = None
+    fps: float | None = None  # of clips; None: nobody knows
 
     def __post_init__(self) -> None:
         """Refuse what a call would refuse."""
@@ -51,6 +55,8 @@ class SamplingDefaults:
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", 0 <= self.min_p < 1, "0 (off) or more and below 1"),
             ("steps", _smallest(self.steps) >= 1, "1 or more"),
+            ("num_frames", self.num_frames is None or self.num_frames >= 1, "1 or more"),
+            ("fps", self.fps is None or 0.1 <= self.fps <= 240, "from 0.1 to 240"),
         )
         for name, good, what in ranges:
             if not good:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import ConfigError, UserError
+from mmgen.lengths import frames_of
 from mmgen.request import Frames
 
 if TYPE_CHECKING:
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
 
     from mmgen.models.conditions import ClassConfig, Given
     from mmgen.models.decodable import Prefix
+    from mmgen.models.schedule import Grid
     from mmgen.models.text import TextTokenizer
     from mmgen.models.unified import UnifiedModel
     from mmgen.pipeline import Pipeline
-    from mmgen.request import Request
+    from mmgen.request import Request, Subject
 
 
 def check_subjects(pipe: Pipeline, request: Request) -> None:
@@ -29,9 +31,9 @@ def check_subjects(pipe: Pipeline, request: Request) -> None:
     subject = request.subjects[0]
     if kind == "nothing" and not isinstance(subject, Frames):
         raise UserError(f"The weights of '{name}' go on from frames; give some to begin with.")
-    if isinstance(subject, Frames):
-        check_frames(pipe, [each for each in request.subjects if isinstance(each, Frames)])
-    elif isinstance(subject, int) and kind not in ("class", "words"):
+    if isinstance(subject, Frames) and subject.prompt and kind != "text":
+        raise UserError(f"The weights of '{name}' go on from frames alone; leave the prompt out.")
+    if isinstance(subject, int) and kind not in ("class", "words"):
         raise UserError(f"The weights of '{name}' draw from text; give a prompt.")
     elif isinstance(subject, str) and kind == "class":
         raise UserError(f"The weights of '{name}' draw classes, not text; give class labels.")
@@ -48,25 +50,32 @@ def check_subjects(pipe: Pipeline, request: Request) -> None:
         )
 
 
-def check_frames(pipe: Pipeline, beginnings: Sequence[Frames]) -> None:
-    """Refuse frames that the weights cannot go on from.
+def latent_frames(pipe: Pipeline, subjects: Sequence[Subject], grid: Grid) -> int:
+    """How many latent frames the subjects of a call begin with; 0 if they are no frames.
 
     Raises:
         UserError: the weights take none, their number fills no latent frames, or leaves none.
     """
-    if condition_kind(pipe) != "nothing":
+    beginnings = [each for each in subjects if isinstance(each, Frames)]
+    if not beginnings:
+        return 0
+    if condition_kind(pipe) not in ("nothing", "text") or pipe.transformer.config.grid[0] == 1:
         raise UserError(f"The weights of '{pipe.info.name}' do not go on from frames.")
-    stride, latents = getattr(pipe.vision.config, "time_stride", 1), pipe.grid[0]
-    counts = [n * stride + 1 for n in range(latents - 1)]
+    if grid[0] == 1:
+        raise UserError("A picture does not go on from frames; let num_frames be 2 or more.")
+    counts = [frames_of(pipe.vision, latent) for latent in range(1, grid[0])]
+    size = pipe.info.image_size
     for each in beginnings:
-        frames = each.pixels.shape[1]
-        grid = pipe.vision.grid_for(tuple(each.pixels.shape[1:]))
-        if frames not in counts or grid[1:] != pipe.grid[1:]:
-            size = pipe.info.image_size
+        frames, height, width = each.pixels.shape[1:]
+        if frames not in counts or (height, width) != (size, size):
             raise UserError(
-                f"{each.name} begins with {frames} frames of {each.pixels.shape[3]}x"
-                f"{each.pixels.shape[2]}; give {', '.join(map(str, counts))} of {size}x{size}."
+                f"{each.name} begins with {frames} frames of {width}x{height}, and the clip will "
+                f"have {frames_of(pipe.vision, grid[0])}; give {', '.join(map(str, counts))} of "
+                f"{size}x{size}."
             )
+    if len({each.pixels.shape[1] for each in beginnings}) > 1:
+        raise UserError("The clips to go on from have different lengths; give as many of each.")
+    return counts.index(beginnings[0].pixels.shape[1]) + 1
 
 
 def condition_kind(pipe: Pipeline) -> str:
@@ -113,25 +122,30 @@ def _text_prefix(pipe: Pipeline, model: UnifiedModel, request: Request) -> Prefi
 
     text: TextTokenizer = pipe.text  # type: ignore[assignment]
     guided, count = request.guided, len(request.subjects)
-    texts = [*map(str, request.subjects), *[request.negative] * (count * guided)]
+    shown = [each.prompt if isinstance(each, Frames) else str(each) for each in request.subjects]
+    texts = [*shown, *[request.negative] * (count * guided)]
     ids, valid = text.encode(texts, model.config.max_text)
     ids, valid = ids.to(pipe.device), valid.to(pipe.device)
     negative = (ids[count:], valid[count:]) if guided else None
     return text_prefix(model, request.unit.name, ids[:count], valid[:count], negative)
 
 
-def given_codes(pipe: Pipeline, request: Request) -> Tensor | None:
-    """Codes (B, g) that a request begins with, or those of its frames; None if it has none."""
+def given_codes(request: Request) -> Tensor | None:
+    """Codes (B, g) of the first slots of a request's plan, if they are decided already."""
+    given = request.given
+    return None if given is None else given.expand(len(request.subjects), *given.shape)
+
+
+def codes_of_frames(pipe: Pipeline, request: Request) -> Tensor | None:
+    """Codes (B, t, h, w), or latents, of frames to go on from; None if a request has none."""
     import torch
 
-    if request.given is not None:
-        return request.given.expand(len(request.subjects), *request.given.shape)
+    from mmgen.captioning import codes_of
+
     clips = [each.pixels for each in request.subjects if isinstance(each, Frames)]
     if not clips:
         return None
-    codes = pipe.vision.encode(torch.stack(clips).to(pipe.device)).indices
-    given: Tensor = codes.flatten(1)  # frames are the first slots in order
-    return given
+    return codes_of(pipe, torch.stack(clips))
 
 
 def word_ids(pipe: Pipeline, request: Request) -> list[tuple[int, ...]]:

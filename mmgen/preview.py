@@ -1,4 +1,7 @@
-"""Pictures in progress: in the terminal as half blocks in colour, and as frames of an animation."""
+"""Pictures in progress: in the terminal as half blocks in colour, and as frames of an animation.
+
+Of clips the terminal shows the newest finished frame.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from mmgen.recipes import Recipe
+from mmgen.unfolding import FinishedFrames
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,55 +47,83 @@ class Growth:
         self._pipe, self._keep, self._terminal = pipe, keep, terminal
         self._first, self._next = 0, 0  # pictures are drawn in parts
         self._lines = 0  # that the last picture in the terminal took
+        self._finished = FinishedFrames(pipe)
+        self._count = 0  # frames of a clip that were finished
 
     def watch(self, step: Step) -> None:
         """Look at a step."""
-        from mmgen.sample.pictures import grid
-
         if step.index == 1:
             self._first, self._next = self._next, self._next + len(step.codes)
-        coloured = self._terminal is not None and shows_colour(self._terminal)
-        if self._terminal is not None and not coloured and _is_one_of(LINES, step):
-            print(f"mmgen: {self._place(step)}", file=self._terminal, flush=True)
-        if not (self._keep or coloured) or not _is_one_of(FRAMES, step):
-            return
-        self._images[self._first : self._next] = in_progress(self._pipe, step)
-        sheet = self._images[0] if len(self._images) == 1 else grid(self._images)
-        if self._keep:
-            self.frames.append(sheet)
-        if coloured and self._terminal is not None:
-            self._draw(self._terminal, sheet, step)
+            self._finished, self._count = FinishedFrames(self._pipe), 0
+        if len(step.done) > 1:
+            self._watch_clips(step)
+        else:
+            self._watch_pictures(step)
 
     def save(self, path: Path, recipes: list[Recipe], scale: int) -> None:
-        """Write the growth as an animation that holds its end.
+        """Write the growth as an animation that holds its end, or as a sheet.
 
         Args:
-            path: ends in .gif, .webp or .png.
+            path: a name that `save_clip` takes.
             recipes: of the pictures.
             scale: how many times frames are enlarged, as far as they stay below `WIDEST`.
         """
-        from mmgen.sample.pictures import save_clip
+        from mmgen.sample.clip_files import save_clip
         from mmgen.sheets import enlarged
 
         times = max(1, min(scale, WIDEST // max(self.frames[0].size)))
         frames = [enlarged(frame, times) for frame in self.frames]
         fps = max(2.0, len(frames) / SECONDS)
-        save_clip(frames + frames[-1:] * round(HOLD * fps), path, {"growth_of": recipes}, fps)
+        hold = 0 if path.suffix.lower() == ".png" else round(HOLD * fps)  # a sheet does not play
+        save_clip(frames + frames[-1:] * hold, path, {"growth_of": recipes}, fps)
 
-    def _draw(self, terminal: TextIO, sheet: Image.Image, step: Step) -> None:
+    def _watch_pictures(self, step: Step) -> None:
+        place = f"step {step.index} of {step.total}{self._beside('pictures')}"
+        coloured = self._terminal is not None and shows_colour(self._terminal)
+        if self._terminal is not None and not coloured and _is_one_of(LINES, step):
+            print(f"mmgen: {place}", file=self._terminal, flush=True)
+        if not (self._keep or coloured) or not _is_one_of(FRAMES, step):
+            return
+        sheet = self._sheet(in_progress(self._pipe, step))
+        if self._keep:
+            self.frames.append(sheet)
+        if coloured and self._terminal is not None:
+            self._draw(self._terminal, sheet, place)
+
+    def _watch_clips(self, step: Step) -> None:
+        from mmgen.lengths import frames_of
+
+        clips = self._finished.of(step)
+        if self._terminal is None or not clips:
+            return
+        self._count += len(clips[0])
+        total = frames_of(self._pipe.vision, len(step.done))
+        place = f"frame {self._count} of {total}{self._beside('clips')}"
+        if shows_colour(self._terminal):
+            self._draw(self._terminal, self._sheet([clip[-1] for clip in clips]), place)
+        else:
+            print(f"mmgen: {place}", file=self._terminal, flush=True)
+
+    def _sheet(self, images: list[Image.Image]) -> Image.Image:
+        """All pictures of the call, those that are drawn now as they are now."""
+        from mmgen.sample.pictures import grid
+
+        self._images[self._first : self._next] = images
+        return self._images[0] if len(self._images) == 1 else grid(self._images)
+
+    def _draw(self, terminal: TextIO, sheet: Image.Image, place: str) -> None:
         columns, lines = shutil.get_terminal_size()
         rows = half_blocks(sheet, columns, max(1, lines - 2))
         back = f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
-        terminal.write(back + "\n".join([*rows, self._place(step)]) + "\n")
+        terminal.write(back + "\n".join([*rows, place]) + "\n")
         terminal.flush()
         self._lines = len(rows) + 1
 
-    def _place(self, step: Step) -> str:
-        of = f", pictures {self._first + 1} to {self._next}" if self._beside() else ""
-        return f"step {step.index} of {step.total}{of}"
-
-    def _beside(self) -> bool:
-        return self._next - self._first < len(self._images)
+    def _beside(self, what: str) -> str:
+        """Which ones are drawn now, if not all of them."""
+        if self._next - self._first == len(self._images):
+            return ""
+        return f", {what} {self._first + 1} to {self._next}"
 
 
 def shows_colour(stream: TextIO) -> bool:
@@ -102,15 +134,15 @@ def shows_colour(stream: TextIO) -> bool:
 
 
 def in_progress(pipe: Pipeline, step: Step) -> list[Image.Image]:
-    """The pictures of a step, grey where nothing has begun."""
+    """The pictures of a step, grey where nothing is decided."""
     from PIL import Image
 
-    begun = Image.fromarray(step.begun[0].cpu().numpy())  # (h, w)
+    done = Image.fromarray(step.done[0].cpu().numpy())  # (h, w)
     images = []
     for image in pipe.render(step.codes):
-        shown = np.asarray(begun.resize(image.size, Image.Resampling.NEAREST))[..., None]
+        decided = np.asarray(done.resize(image.size, Image.Resampling.NEAREST))[..., None]
         images.append(
-            Image.fromarray(np.where(shown, np.asarray(image), UNDECIDED).astype(np.uint8))
+            Image.fromarray(np.where(decided, np.asarray(image), UNDECIDED).astype(np.uint8))
         )
     return images
 

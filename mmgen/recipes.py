@@ -63,10 +63,22 @@ def shown_by(recipe: Recipe) -> tuple[str, Any]:
     Raises:
         UserError: there is none, or it is of another kind.
     """
+    if "frames" in recipe:  # with or without a prompt
+        return "frames", _checked(recipe, "frames", _text)
     for name, argument in (("prompt", "prompt"), ("class_label", "class_labels")):
         if name in recipe:
             return argument, _checked(recipe, name, _SUBJECTS[name])
-    return "frames", _checked(recipe, "frames", _text)
+    return "prompt", _checked(recipe, "prompt", _text)
+
+
+def prompt_of(recipe: Recipe) -> str:
+    """What a clip that goes on from frames shows; "" where the recipe does not say.
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    prompt: str = _checked({"prompt": "", **recipe}, "prompt", _text)
+    return prompt
 
 
 def seed_of(recipe: Recipe) -> int:
@@ -87,6 +99,18 @@ def number_in(recipe: Recipe, name: str, usual: int) -> int:
     """
     number: int = _checked({name: usual, **recipe}, name, _whole)
     return number
+
+
+def rate_in(recipe: Recipe) -> float:
+    """Frames a second of a clip, or the usual ones if the recipe is silent.
+
+    Raises:
+        UserError: it is no number.
+    """
+    from mmgen.sample.clip_files import FPS
+
+    rate: float = _checked({"fps": FPS, **recipe}, "fps", _number)
+    return rate
 
 
 Kind = Callable[[Any], bool]
@@ -121,6 +145,7 @@ def _pair(value: Any) -> bool:
 _SUBJECTS: dict[str, Kind] = {"prompt": _text, "class_label": _whole}
 _SETTINGS: dict[str, Kind] = {
     "negative_prompt": _text,
+    "num_frames": _whole,
     "unit": _text,
     "order": _text,
     "guidance_scale": _one_or_more(_number),

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
 from mmgen.progress import Progress
-from mmgen.recipes import Recipe, call_of, differing_parts, number_in, seed_of, shown_by
+from mmgen.recipes import (
+    Recipe,
+    call_of,
+    differing_parts,
+    number_in,
+    prompt_of,
+    rate_in,
+    seed_of,
+    shown_by,
+)
 from mmgen.sheets import enlarged, sheet
 
 if TYPE_CHECKING:
@@ -23,6 +32,8 @@ Frames = list["Image.Image"]
 
 ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif"}
 MOST_PICTURES = 10_000  # on a sheet; a file that tells of more is not one of ours
+
+_LOSSY = " (as a film has them: it is lossy, so what was drawn again became one too)"
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ def recipes_in(path: str | Path) -> list[Recipe]:
     Raises:
         UserError: there is no such file, or it holds no recipe.
     """
-    from mmgen.sample.pictures import read_recipe
+    from mmgen.sample.recipe_files import read_recipe
 
     recipe = read_recipe(path)
     found = recipe.get("pictures", [recipe])
@@ -70,6 +81,7 @@ def replay(
         UserError: no picture of ours, a damaged recipe, or the source is missing or another one.
     """
     from mmgen.data.clips import frames_of
+    from mmgen.sample.clip_files import is_film
 
     recipes = recipes_in(path)
     for recipe in recipes:
@@ -87,7 +99,8 @@ def replay(
     if len(clips) > 1:
         clips = [[sheet([clip[0] for clip in clips], recipes)]]
     told = {"pictures": recipes} if len(recipes) > 1 else recipes[0]
-    return _compared(list(frames_of(Path(path))), _as_written(clips[0], path, told))
+    verdict = _compared(list(frames_of(Path(path))), _as_written(clips[0], path, told))
+    return replace(verdict, said=verdict.said + _LOSSY) if is_film(path) else verdict
 
 
 def _without_subject(recipe: Recipe) -> dict[str, Any]:
@@ -128,6 +141,7 @@ def _edited(
     image = open_picture(source, str(source))
     if not isinstance(told, dict) or told.get("source") != hash_of(image):
         raise UserError(f"{source} is not the picture that was edited; its pixels are others.")
+    call.pop("num_frames", None)  # an edit is a picture
     unit, order = call.pop("unit", None), str(call.pop("order", None)).split(":")
     if unit is None or len(order) != 4 or not order[3].isdecimal():
         raise UserError("The recipe in the picture has no order of an edit; it was changed.")
@@ -146,16 +160,15 @@ def _four(numbers: Any) -> tuple[int, ...]:
 
 
 def _beginnings(pipe: Pipeline, recipes: list[Recipe], source: str | Path | None) -> list[Any]:
-    from mmgen.data.clips import read_clip
-    from mmgen.request import Frames as Beginning
+    from mmgen.beginnings import clip_beginning
 
     if source is None:
-        raise UserError("The clip goes on from another one; give that as --source FILE.")
-    size = pipe.info.image_size
-    return [
-        Beginning(str(recipe["frames"]), read_clip(source, number_in(recipe, "given", 1), size))
-        for recipe in recipes
-    ]
+        raise UserError(
+            "The clip begins with a picture, or goes on from another clip; give that as --source "
+            "FILE."
+        )
+    begun = [clip_beginning(pipe, source, number_in(recipe, "given", 1)) for recipe in recipes]
+    return [replace(each.frames, prompt=prompt_of(r)) for each, r in zip(begun, recipes)]
 
 
 def _scale(recipe: Recipe) -> int:
@@ -164,20 +177,30 @@ def _scale(recipe: Recipe) -> int:
 
 def _as_written(frames: Frames, like: str | Path, recipe: Recipe) -> Frames:
     """Frames as they come back from a file of the same format, which may be lossy."""
-    from PIL import Image
-
     from mmgen.data.clips import frames_of
-    from mmgen.sample.pictures import save_clip, save_picture
+    from mmgen.sample.clip_files import save_clip
+    from mmgen.sample.pictures import save_picture
 
-    with Image.open(like) as picture:
-        ending = ENDINGS[str(picture.format)]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"again{ending}"
+        path = Path(folder) / f"again{_ending_of(Path(like))}"
         if len(frames) > 1:
-            save_clip(frames, path, recipe)
+            save_clip(frames, path, recipe, rate_in(recipe))
         else:
             save_picture(frames[0], path, recipe)
         return list(frames_of(path))
+
+
+def _ending_of(path: Path) -> str:
+    """The ending that a file should have: films are known by it, pictures by their content."""
+    from PIL import Image
+
+    from mmgen.sample.clip_files import is_film
+
+    if is_film(path):
+        return path.suffix.lower()
+    with Image.open(path) as picture:
+        moves = getattr(picture, "is_animated", False)
+        return ".apng" if moves and picture.format == "PNG" else ENDINGS[str(picture.format)]
 
 
 def _compared(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> Verdict:
@@ -191,10 +214,14 @@ def _compared(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> Ve
         for one, other in zip(before, after)
     ]
     most, places = max(int(gap.max()) for gap in gaps), sum(int((gap > 0).sum()) for gap in gaps)
+    all_frames = f"all {len(gaps)} frames" if len(gaps) > 1 else ""
     if most == 0:
-        return Verdict(True, "identical")
+        return Verdict(True, f"identical, {all_frames}" if all_frames else "identical")
     whole = sum(gap.size for gap in gaps)
     said = f"values differ by at most {most} of 255, {places} of {whole} values do"
+    if all_frames:
+        other = sum(gap.max() > 0 for gap in gaps)
+        said += f", in {'all' if other == len(gaps) else other} of {len(gaps)} frames"
     if most == 1:
         said += " (as where a picture was drawn beside others, or on another processor)"
     return Verdict(False, said)

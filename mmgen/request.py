@@ -32,10 +32,12 @@ class Frames:
     Args:
         name: what recipes and files call it.
         pixels: (3, T, H, W) float in [-1, 1].
+        prompt: what the clip shows, for weights that read it; "": whatever follows.
     """
 
     name: str
     pixels: Tensor
+    prompt: str = ""
 
 
 Subject = str | int | Frames  # what a picture shows: a prompt, the number of a class, a beginning
@@ -58,7 +60,9 @@ class Request:
 
     Where codes are drawn in sub-tokens, `sub_tokens` has the settings of each, and `settings` are
     those of the first. Where latents are drawn, `flow` says how. `given` (g,) are codes of the
-    first g slots of all pictures, which are decided already.
+    first g slots of all pictures, which are decided already. `grid` is that of what comes out;
+    where it has more frames than the plan, the plan is of the first of several windows.
+    `num_frames` is None where the weights draw pictures alone.
     """
 
     subjects: list[Subject]
@@ -66,11 +70,18 @@ class Request:
     seeds: list[int]
     unit: Unit
     plan: Plan
+    grid: Grid
+    num_frames: int | None
     settings: DecodeSettings
     reproducible: bool
     sub_tokens: tuple[DecodeSettings, ...] = ()
     flow: FlowSettings | None = None
     given: Tensor | None = None
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether clips are drawn and not pictures."""
+        return self.grid[0] > 1
 
     @property
     def guided(self) -> bool:
@@ -99,6 +110,10 @@ class Request:
             shown = {"prompt": subject, "negative_prompt": self.negative}
         elif isinstance(subject, Frames):
             shown = {"frames": subject.name, "given": subject.pixels.shape[1]}
+            if subject.prompt:
+                shown |= {"prompt": subject.prompt, "negative_prompt": self.negative}
+        if self.num_frames is not None:
+            shown["num_frames"] = self.num_frames
         return {
             **shown,
             "seed": self.seeds[i],
@@ -134,14 +149,16 @@ def subjects_of(
     Raises:
         UserError: several kinds of them at once, none of them, or something else.
     """
-    if sum(each is not None for each in (prompt, class_labels, frames)) > 1:
-        raise UserError("Give a prompt, class labels or frames, not several of them.")
+    if class_labels is not None and (prompt, frames) != (None, None):
+        raise UserError(
+            "Class labels go with no prompt and no frames; give one, not several of them."
+        )
     if each < 1:
         raise ConfigError(f"The number of pictures of each prompt is {each}; give 1 or more.")
     if class_labels is not None:
         found: list[Subject] = list(_labels(class_labels))
     elif frames is not None:
-        found = list(_beginnings(frames))
+        found = list(_told(_beginnings(frames), prompt))
     else:
         found = list(_prompts(prompt))
     return [subject for subject in found for _ in range(each)]
@@ -170,6 +187,21 @@ def _beginnings(frames: Tensor | Sequence[Frames]) -> Sequence[Frames]:
     if not frames or any(not isinstance(each, Frames) for each in frames):
         raise UserError("Give frames as a tensor (B, 3, T, H, W), or a list of Frames.")
     return frames
+
+
+def _told(beginnings: Sequence[Frames], prompt: str | Sequence[str] | None) -> list[Frames]:
+    """Each beginning with its prompt: one for all of them, or one for each."""
+    if prompt is None:
+        return list(beginnings)
+    prompts = _prompts(prompt)
+    if len(prompts) != len(beginnings) and 1 not in (len(prompts), len(beginnings)):
+        raise UserError(
+            f"There are {len(prompts)} prompts for {len(beginnings)} clips to go on from; give one "
+            "prompt, or one for each."
+        )
+    count = max(len(prompts), len(beginnings))
+    spread = [list(each) * (count if len(each) == 1 else 1) for each in (beginnings, prompts)]
+    return [replace(clip, prompt=text) for clip, text in zip(*spread)]
 
 
 def _labels(labels: int | Sequence[int] | Tensor) -> list[int]:
@@ -249,7 +281,7 @@ def _spread(name: str, value: float | Sequence[float], count: int) -> list[float
 
 
 def choose_schedule(
-    config: Trained, grid: Grid, unit: str | None, order: str | None
+    config: Trained, grid: Grid, unit: str | None, order: str | None, frames: int = 0
 ) -> tuple[Unit, Plan]:
     """Find the trained unit that can follow an order.
 
@@ -261,6 +293,7 @@ def choose_schedule(
         grid: (t, h, w) to be decoded.
         unit: name of a unit; None: the first that can follow the order.
         order: None: the unit's own.
+        frames: of the grid that are decided already; see `plan_for`.
 
     Raises:
         ConfigError: the unit or the order is unknown, or no unit can follow the order.
@@ -268,25 +301,28 @@ def choose_schedule(
     from mmgen.models.schedule import make_schedule
     from mmgen.models.units import FRESH, plan_for
 
-    candidates = config.units if unit is None else (config.unit(unit),)
+    able = tuple(each for each in config.units if each.draws(grid))
+    candidates = able if unit is None else (config.unit(unit),)
+    if not set(candidates) <= set(able):
+        what, names = "clips" if grid[0] > 1 else "stills", ", ".join(each.name for each in able)
+        raise ConfigError(f"Unit '{unit}' was not trained on {what}; choose one of {names}.")
     if order is None:
-        return candidates[0], plan_for(candidates[0], grid)
+        return candidates[0], plan_for(candidates[0], grid, frames=frames)
     free = [each for each in candidates if each.follows(order)]
     free.sort(
         key=lambda each: each.order != order.partition(":")[0]
     )  # what was trained on it first
     if order in FRESH and free:
-        return free[0], plan_for(replace(free[0], order=order), grid)
+        return free[0], plan_for(replace(free[0], order=order), grid, frames=frames)
     wanted = make_schedule(order, grid)  # refuses an unknown order
     for each in candidates:
-        plan = plan_for(each, grid)
-        if not each.fresh and _same(plan.schedule, wanted):
-            return each, plan
+        if not each.fresh and _same(plan_for(each, grid).schedule, wanted):
+            return each, plan_for(each, grid, frames=frames)
     if not free:
         orders = ", ".join(each.order for each in candidates)
         where = f"unit '{unit}'" if unit else "these weights"
         raise ConfigError(f"Order '{order}' was not trained for {where}; choose one of {orders}.")
-    return free[0], plan_for(replace(free[0], order=order), grid)
+    return free[0], plan_for(replace(free[0], order=order), grid, frames=frames)
 
 
 def random_seed() -> int:

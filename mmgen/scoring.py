@@ -106,8 +106,11 @@ def score_codes(pipe: Pipeline, codes: Tensor, texts: list[str]) -> list[Score]:
 def _unit(pipe: Pipeline, by: By, name: str | None) -> Unit:
     """The unit asked for, or the one that captions are written from, or pictures drawn by."""
     config = pipe.two_way()[1].config
+    still = (1, *config.grid[1:])
     usual = pipe.info.sampling.unit if by == "picture" else None
-    unit: Unit = config.unit(name or usual or config.units[0].name)
+    if usual is None or not config.unit(usual).draws(still):
+        usual = config.first_unit(still).name
+    unit: Unit = config.unit(name or usual)
     return unit
 
 
@@ -134,11 +137,11 @@ def _of_texts(pipe: Pipeline, codes: Tensor, texts: list[str], unit: Unit) -> li
     """Likelihoods of texts behind their pictures."""
     import torch
 
-    from mmgen.models.schedule import to_slots
+    from mmgen.models.schedule import grid_of, to_slots
     from mmgen.models.units import plan_for
 
     text, model = pipe.two_way()
-    plan = plan_for(unit, pipe.grid)
+    plan = plan_for(unit, grid_of(codes))
     longest = model.config.max_text + 1  # the end is only asked for, never fed
     ids, valid = (each.to(pipe.device) for each in text.encode(texts, longest, end=True))
     with torch.inference_mode():
@@ -155,11 +158,11 @@ def _of_codes(pipe: Pipeline, codes: Tensor, texts: list[str], unit: Unit) -> li
     """Likelihoods of pictures behind their texts."""
     import torch
 
-    from mmgen.models.schedule import to_slots
+    from mmgen.models.schedule import grid_of, to_slots
     from mmgen.models.units import plan_for
 
     text, model = pipe.two_way()
-    plan = plan_for(unit, pipe.grid)
+    plan = plan_for(unit, grid_of(codes))
     ids, valid = (each.to(pipe.device) for each in text.encode(texts, model.config.max_text))
     with torch.inference_mode():
         slots = to_slots(plan.schedule, codes)

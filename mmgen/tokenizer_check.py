@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.sources import open_source
 from mmgen.devices import usable_device
 from mmgen.errors import CheckpointError, UserError
+from mmgen.files import ANIMATION_FORMATS, FILM_FORMATS
+from mmgen.motion import Motion, MotionMeter, played_together
 from mmgen.pipeline_folder import PIPELINE_FILE, read_info, tokenizer_folder
+from mmgen.sample.clip_files import save_clip
 from mmgen.sample.pictures import grid, save_picture, to_pil
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer
 from mmgen.tokenizers_vis.larp import LarpTokenizer
@@ -46,6 +49,8 @@ class TokenizerCheck:
         report: the data set's bad samples.
         cropping: how many were cropped; None: none.
         rows: of the side-by-side view, (S, 3, H, W) each: originals, then their reconstructions.
+        motion: of clips; None: there was none.
+        clips: of the side-by-side view that plays, like `rows` but with every frame.
     """
 
     model: str
@@ -57,6 +62,8 @@ class TokenizerCheck:
     report: str
     cropping: str | None
     rows: list[Tensor]
+    motion: Motion | None = None
+    clips: list[Tensor] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The figures in words."""
@@ -64,17 +71,23 @@ class TokenizerCheck:
             f"{self.model} on {self.looked_at} of {self.data}",
             f"PSNR        {self.psnr:.2f} dB",
             f"SSIM        {self.ssim:.3f}",
+            *(self.motion.lines() if self.motion else []),
             *self.use.lines(),
             self.report,
         ]
 
     def save(self, path: Path) -> None:
-        """Write the side-by-side picture."""
+        """Write the side-by-side picture, or a clip of clips where the name is that of one."""
+        told = {"tokenizer": self.model, "data": self.data}
+        if self.clips and path.suffix.lower() in (*ANIMATION_FORMATS, *FILM_FORMATS):
+            scale = 2 if self.clips[0].shape[-1] <= 128 else 1
+            save_clip(played_together(self.clips[::2], self.clips[1::2], scale), path, told)
+            return
         columns = max(map(len, self.rows))
         cells = torch.cat([_padded(row, columns) for row in self.rows])
         scale = 2 if cells.shape[-1] <= 128 else 1
         sheet = grid(to_pil(cells), columns=columns, scale=scale)
-        save_picture(sheet, path, {"tokenizer": self.model, "data": self.data})
+        save_picture(sheet, path, told)
 
 
 @torch.inference_mode()
@@ -115,7 +128,7 @@ def check_tokenizer(
         samples = _pictures(tokenizer, data, size, allow_bad)
     total = min(limit, len(samples))
     counter = counter_of(tokenizer, total)
-    scores, view, seen = [], _View(moving), 0
+    scores, view, seen, motion = [], _View(moving), 0, MotionMeter()
     for batch in _batches(samples):
         pixels = batch[: limit - seen]
         codes = tokenizer.encode(pixels.to(place))
@@ -125,6 +138,8 @@ def check_tokenizer(
         originals = _frames(pixels)[: len(again)]
         scores.append(torch.stack([psnr(again, originals), ssim(again, originals)], dim=1))
         view.add(originals, again)
+        if moving:  # one clip
+            motion.add(again, originals)
         seen += len(pixels)
         progress(seen, total)
         if seen >= limit:
@@ -143,6 +158,8 @@ def check_tokenizer(
         report=samples.report(),
         cropping=samples.cropping(),
         rows=view.rows,
+        motion=motion.result(),
+        clips=view.clips,
     )
 
 
@@ -151,6 +168,7 @@ class _View:
 
     def __init__(self, moving: bool) -> None:
         self.rows: list[Tensor] = []
+        self.clips: list[Tensor] = []
         self._moving = moving
 
     def add(self, originals: Tensor, again: Tensor) -> None:
@@ -159,6 +177,7 @@ class _View:
             count = min(SHOWN, len(originals))
             shown = torch.linspace(0, len(originals) - 1, count).round().long()
             self.rows += [originals[shown], again[shown]]
+            self.clips += [originals, again]
         elif not self._moving and not self.rows:
             self.rows = [originals[:SHOWN], again[:SHOWN]]
 

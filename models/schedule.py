@@ -26,8 +26,10 @@ __all__ = [
     "UNITS",
     "Grid",
     "Schedule",
+    "after_frames",
     "default_prediction",
     "describe",
+    "grid_of",
     "grid_so_far",
     "make_schedule",
     "parse_grid",
@@ -111,6 +113,31 @@ def make_schedule(order: str, grid: Grid) -> Schedule:
     return Schedule(cut.order, grid, cut.coords, cut.site, cut.sizes)
 
 
+def after_frames(schedule: Schedule, frames: int) -> Schedule:
+    """The same order where the first frames are decided already: they are its first block.
+
+    Args:
+        schedule: of any order but `scale`.
+        frames: at the beginning of the grid, fewer than it has.
+
+    Raises:
+        ConfigError: no frame is left to decide, or the order has coarse levels.
+    """
+    t, h, w = schedule.grid
+    if not 0 < frames < t or (schedule.site < 0).any():
+        raise ConfigError(
+            f"Order '{schedule.order}' cannot go on from {frames} of {t} latent frames; give from "
+            f"1 to {t - 1}, with an order that has no coarse levels."
+        )
+    known = schedule.site < frames * h * w
+    slots = torch.cat([known.nonzero()[:, 0], (~known).nonzero()[:, 0]])
+    left = torch.bincount(schedule.block_of_slot[~known], minlength=schedule.blocks).tolist()
+    sizes = (frames * h * w, *(size for size in left if size))
+    return Schedule(
+        schedule.order, schedule.grid, schedule.coords[slots], schedule.site[slots], sizes
+    )
+
+
 def describe(schedule: Schedule) -> str:
     """Say in one line what a schedule does: order, grid, slots, blocks and their sizes."""
     low, high = min(schedule.sizes), max(schedule.sizes)
@@ -162,6 +189,12 @@ def parse_grid(text: str) -> Grid:
         )
     t, h, w = (int(size or 1) for size in sizes.groups())
     check_grid((t, h, w))
+    return t, h, w
+
+
+def grid_of(values: Tensor) -> Grid:
+    """(t, h, w) of codes (B, t, h, w) or latents (B, t, h, w, C)."""
+    t, h, w = values.shape[1:4]
     return t, h, w
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from mmgen.config import later
 from mmgen.errors import ConfigError, suggestion
 from mmgen.models.plan import Input, Plan, compile_plan
-from mmgen.models.schedule import Grid, make_schedule
+from mmgen.models.schedule import Grid, after_frames, make_schedule
 
 #: Orders that need no seed in a unit: it draws one afresh each time, with about the root of the
 #: number of sites as its number of blocks.
@@ -29,6 +30,7 @@ class Unit:
         continuous: a block is asked for by noise, not by mask tokens: it holds latents.
         directions: of heads that `neighbors` has whatever the grid is, such as "yx"
             (`compile_plan`).
+        of: what it draws, where weights draw both stills and clips.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Unit:
     start: Literal["learned", "hybrid", "given"] = later("learned")
     continuous: bool = later(False)
     directions: str = later("")
+    of: Literal["both", "stills", "clips"] = later("both")
 
     def __post_init__(self) -> None:
         """Refuse directions that are no axes, or that nothing reads."""
@@ -48,6 +51,10 @@ class Unit:
                 f"directions of unit '{self.name}' must be letters of tyx, for prediction "
                 f"'neighbors' alone, not '{self.directions}'."
             )
+
+    def draws(self, grid: Grid) -> bool:
+        """Whether it was trained on stills, or on clips, like those of a grid."""
+        return self.of == "both" or (self.of == "clips") == (grid[0] > 1)
 
     @property
     def fresh(self) -> bool:
@@ -74,18 +81,27 @@ def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
     raise ConfigError(f"This model has no unit '{name}'{suggestion(name, [u.name for u in units])}")
 
 
-def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
+def plan_for(unit: Unit, grid: Grid, seed: int = 0, frames: int = 0) -> Plan:
     """Compile a unit's schedule; one of fresh orders draws its own from `seed`.
 
+    Args:
+        unit: the schedule.
+        grid: (t, h, w).
+        seed: of a permutation.
+        frames: of the grid, at its beginning, that are decided already: the first
+            `frames * h * w` slots are theirs.
+
     Raises:
-        ConfigError: the order or the prediction does not fit, or is for continuous latents only
-            and the unit is not.
+        ConfigError: the order or the prediction does not fit, is for continuous latents only and
+            the unit is not, or has no step that ends with the frames that are decided.
     """
     order = unit.order
     if unit.fresh:
         sites = grid[0] * grid[1] * grid[2]
         order = f"{order}:{seed}:{min(sites, max(2, round(sites**0.5)))}"
     schedule = make_schedule(order, grid)
+    if frames and unit.prediction != "shift":  # whose blocks are equal, and frames the first ones
+        schedule = after_frames(schedule, frames)
     plan = compile_plan(
         schedule,
         unit.prediction,
@@ -100,4 +116,16 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0) -> Plan:
             f"codes, which have none; take '{twin}', which decides the same places from coarse to "
             "fine, each once."
         )
+    _check_frames(plan, frames)
     return plan
+
+
+def _check_frames(plan: Plan, frames: int) -> None:
+    t, h, w = plan.schedule.grid
+    given = frames * h * w
+    first = set(plan.schedule.site[:given].tolist())
+    if frames and (first != set(range(given)) or given not in accumulate(plan.sizes)):
+        raise ConfigError(
+            f"Order '{plan.schedule.order}' over {t} latent frames has no step that ends with the "
+            f"first {frames}; give another number of frames, or choose another unit."
+        )

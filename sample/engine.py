@@ -9,7 +9,7 @@ Shapes: B pictures, G = B or 2B sequences (conditional first, then unconditional
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -60,6 +60,11 @@ class Step:
     done: Tensor
     begun: Tensor
     logits: Tensor | None = None
+
+    @cached_property
+    def frames(self) -> int:
+        """Latent frames at the beginning that are wholly decided."""
+        return int(self.done.flatten(1).all(1).long().cumprod(0).sum())
 
     @cached_property
     def entropy(self) -> Tensor:
@@ -197,6 +202,7 @@ class _Session:
         capacity = len(prefix.rows) + int(plan.keep.sum()) + queries
         self.cache = model.new_cache(len(prefix.rows.x), capacity)
         self.visited = -1  # the last step that was fed: its context is in the cache
+        self.early: tuple[Tensor, Any] | None = None  # rows that later steps read, their states
 
     def end_guidance(self) -> None:
         """Feed the conditional branch alone from now on; adaLN speaks to both, so it keeps both."""
@@ -204,6 +210,8 @@ class _Session:
         if self.guided and fed and self.cursor.told is None:
             batch = len(self.prefix.rows.x) // 2
             self.guided, self.cache = False, self.cache.first(batch)
+            if self.early is not None:
+                self.early = self.early[0], _each(lambda state: state[:batch], self.early[1])
             self.cursor = replace(self.cursor, position=self.cursor.position[:batch])
 
     def feed(self, step: int, values: Tensor, tables: Any) -> Tensor:
@@ -222,13 +230,37 @@ class _Session:
             )
         rows = concatenate(parts)
         hidden = self.model.run(rows, self.cache)
-        reads = self._fed_reads(step, chosen, len(rows) - len(chosen))
+        offset = len(rows) - len(chosen)
+        reads = self._fed_reads(step, chosen, offset)
+        if self.early is not None:
+            hidden = _each(lambda early, new: torch.cat([early, new], 1), self.early[1], hidden)
+        elif begins and self._read_later(step, chosen):
+            self.early = chosen, _each(lambda state: state[:, offset:], hidden)
         return self.model.queries(hidden, self.plan.heads, reads.to(rows.x.device))
 
+    def _read_later(self, step: int, chosen: Tensor) -> bool:
+        """Whether later steps read rows of the first one, as neighbours do of given frames."""
+        later = self.plan.reads[:, sum(self.plan.sizes[: step + 1]) :]
+        return bool(torch.isin(later, chosen).any())
+
     def _fed_reads(self, step: int, chosen: Tensor, offset: int) -> Tensor:
-        """Reads of the step's slots as places among the rows just fed, (heads, n)."""
+        """Reads of the step's slots as places among the rows just fed, (heads, n).
+
+        Rows that were fed early and are still read stand before them.
+        """
         place = torch.full((self.plan.rows,), NONE)
+        if self.early is not None:
+            early = self.early[0]
+            place[early] = torch.arange(len(early))
+            offset += len(early)
         place[chosen] = offset + torch.arange(len(chosen))
         reads = self.plan.reads[:, self.plan.slots_of_step(step)]
         fed = torch.where(reads >= 0, place[reads.clamp(min=0)], reads)
         return torch.where(reads == PREFIX, offset - 1, fed)
+
+
+def _each(change: Callable[..., Tensor], *states: Any) -> Any:
+    """Change hidden states, or those of every direction (`ConditionalModel`)."""
+    if isinstance(states[0], dict):
+        return {name: change(*(each[name] for each in states)) for name in states[0]}
+    return change(*states)

@@ -1,36 +1,22 @@
-"""Pictures and clips out of the decoder: to PIL, onto a sheet, into a file with their recipe.
-
-A recipe (model, prompt, seed, settings ...) is what draws the same picture again. It travels in the
-file as JSON: the PNG text chunk "mmgen", the EXIF tag UserComment of JPEG and WEBP, or the comment
-of a GIF; the latter two hold `{"mmgen": recipe}`. The JSON is plain ASCII, so that no tool on the
-way can take it for another character set.
-"""
+"""Pictures out of the decoder: to PIL, onto a sheet, into a file with their recipe."""
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ExifTags, Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mmgen.errors import UserError
 from mmgen.files import PICTURE_FORMATS, replacing
-
-KEY = "mmgen"
-FPS = 8  # frames a second of clips
-CLIP_ENDINGS = (".gif", ".webp", ".png")
+from mmgen.sample.recipe_files import options_with
 
 _SIDE_LIMITS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
-_EXIF_LIMIT = 65_000  # a JPEG segment holds 65533 bytes, the EXIF header included
-_ASCII = b"ASCII\0\0\0"  # the character code that begins a UserComment
 _GAP, _TEXT_GAP = 8, 4  # pixels between the cells of a sheet, and above a label
 _FONT_SIZE = 13
 _LABEL_LINES = 3
@@ -114,12 +100,6 @@ def save_picture(image: Image.Image, path: str | Path, recipe: dict[str, Any]) -
         UserError: an unknown suffix, a picture or a recipe too large for the format, or a place
             that cannot be written to.
     """
-    _save(image, path, recipe, {})
-
-
-def _save(
-    image: Image.Image, path: str | Path, recipe: dict[str, Any], moving: dict[str, Any]
-) -> None:
     target = Path(path)
     kind = PICTURE_FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -127,13 +107,31 @@ def _save(
             f"{target} does not say which picture format to write; "
             f"end the name in one of {', '.join(PICTURE_FORMATS)}."
         )
+    write_image(image, target, kind, recipe)
+
+
+def write_image(
+    image: Image.Image, target: Path, kind: str, recipe: dict[str, Any], **moving: Any
+) -> None:
+    """Write a picture, or with `moving` a clip, in a format whatever its name says.
+
+    Args:
+        image: the picture, or the first frame.
+        target: the file.
+        kind: Pillow's name of the format.
+        recipe: plain JSON data.
+        moving: further frames and how they play, as Pillow takes them.
+
+    Raises:
+        UserError: as of `save_picture`.
+    """
     limit = _SIDE_LIMITS.get(kind, max(image.size))
     if max(image.size) > limit:
         raise UserError(
             f"A picture of {image.width} x {image.height} pixels is too large for {target}: "
             f"{kind} holds {limit} a side; write a .png."
         )
-    options = _options(kind, json.dumps(recipe, allow_nan=False), target) | moving
+    options = options_with(recipe, kind, target) | moving
     if kind == "JPEG" and image.mode not in ("RGB", "L"):
         image = image.convert("RGB")
     try:
@@ -142,99 +140,6 @@ def _save(
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Cannot write {target}: {reason}; choose another place.") from None
-
-
-def save_clip(
-    frames: Sequence[Image.Image], path: str | Path, recipe: dict[str, Any], fps: float = FPS
-) -> None:
-    """Write a clip that plays over and over, with its recipe inside.
-
-    Args:
-        frames: at least one, all of one size.
-        path: the suffix chooses the format: .webp (lossless), .png or .gif (256 colours).
-        recipe: plain JSON data.
-        fps: frames a second.
-
-    Raises:
-        UserError: a suffix that holds no clips, or as in `save_picture`.
-    """
-    check_clip_ending(path)
-    rest = {"append_images": list(frames[1:]), "duration": round(1000 / fps), "loop": 0}
-    _save(frames[0], path, recipe, {"save_all": True, **rest})
-
-
-def check_clip_ending(path: str | Path) -> None:
-    """Refuse the name of a picture that holds no clip.
-
-    Raises:
-        UserError: the suffix is that of a still picture.
-    """
-    if PICTURE_FORMATS.get(Path(path).suffix.lower()) == "JPEG":
-        raise UserError(f"{path} holds no clips; end its name in one of {', '.join(CLIP_ENDINGS)}.")
-
-
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Return the recipe that `save_picture` wrote into a file; the pixels are not decoded.
-
-    Args:
-        path: a PNG, JPEG, WEBP or GIF file.
-
-    Raises:
-        UserError: the file is missing, is no such picture, or holds no recipe.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of size limits and odd EXIF: only the header is read
-            with Image.open(path, formats=sorted(set(PICTURE_FORMATS.values()))) as image:
-                recipe = _recipe_in(image)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}; check the path.") from None
-    except OSError as error:
-        reason = error.strerror or "it is not a PNG, JPEG, WEBP or GIF picture, or it is damaged"
-        raise UserError(f"{path} cannot be read: {reason}.") from None
-    except Exception:  # Pillow's parsers raise nearly anything on damaged bytes
-        raise UserError(f"{path} is damaged and cannot be read; use the original file.") from None
-    if recipe is None:
-        raise UserError(f"{path} holds no mmgen recipe; only pictures that mmgen wrote have one.")
-    return recipe
-
-
-def _options(kind: str, text: str, path: Path) -> dict[str, Any]:
-    # What `Image.save` takes to write the recipe, and the quality, in this format.
-    if kind == "PNG":
-        info = PngInfo()
-        info.add_text(KEY, text)
-        return {"pnginfo": info}
-    comment = f'{{"{KEY}": {text}}}'.encode("ascii")
-    if kind == "GIF":
-        return {"comment": comment}
-    exif = Image.Exif()
-    exif[ExifTags.IFD.Exif] = {ExifTags.Base.UserComment: _ASCII + comment}
-    if kind == "WEBP":
-        return {"exif": exif.tobytes(), "lossless": True}
-    if len(exif.tobytes()) > _EXIF_LIMIT:
-        raise UserError(f"The recipe is too long for {path}: JPEG holds 64 kB; write a .png.")
-    return {"exif": exif.tobytes(), "quality": 95, "subsampling": 0}
-
-
-def _recipe_in(image: Image.Image) -> dict[str, Any] | None:
-    if image.format == "PNG":
-        return _mapping(image.info.get(KEY))
-    if image.format == "GIF":
-        comment = image.info.get("comment")
-    else:
-        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-        comment = comment.removeprefix(_ASCII) if isinstance(comment, bytes) else None
-    recipe = (_mapping(comment) or {}).get(KEY)
-    return recipe if isinstance(recipe, dict) else None
-
-
-def _mapping(text: str | bytes | None) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text or "null")
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _enlarged(image: Image.Image, scale: int) -> Image.Image:

@@ -13,7 +13,7 @@ from mmgen.errors import DataError, UserError
 from mmgen.models.conditional import ConditionalModel
 from mmgen.pipeline import FORMAT, Pipeline, PipelineInfo, SamplingDefaults
 from mmgen.request import Frames
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer, CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import FSQConfig
 from tests.tiny_blocks import hybrid, plain
@@ -90,12 +90,16 @@ def test_what_cannot_be_drawn_is_said(named: Pipeline, going_on: Pipeline) -> No
         going_on("archery")
     with pytest.raises(UserError, match="do not go on from frames"):
         named(frames=torch.zeros(1, 3, 1, 4, 4))
-    with pytest.raises(UserError, match="2 frames of 4x4; give 1 of 4x4"):
+    with pytest.raises(UserError, match="2 frames of 4x4, and the clip will have 3; give 1 of"):
         going_on(frames=torch.zeros(1, 3, 2, 4, 4))
     with pytest.raises(UserError, match=r"tensor \(B, 3, T, H, W\)"):
         going_on(frames=torch.zeros(3, 1, 4, 4))
-    with pytest.raises(UserError, match="not several"):
+    with pytest.raises(UserError, match="leave the prompt out"):
         going_on("a", frames=torch.zeros(1, 3, 1, 4, 4))
+    with pytest.raises(UserError, match="not several of them"):
+        named("archery", class_labels=1)
+    with pytest.raises(UserError, match="draw clips of 3 frames only"):
+        named("archery", num_frames=5)
     with pytest.raises(UserError, match="know no 'bowling'"):
         named("bowling")
 

@@ -22,7 +22,7 @@ from mmgen.models.text_features import TextEncoder
 from mmgen.outputs import write
 from mmgen.pipeline import Pipeline
 from mmgen.sample.engine import last_step
-from mmgen.sample.pictures import read_recipe, save_clip
+from mmgen.sample.recipe_files import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -233,21 +233,3 @@ def test_clips_are_frames(tmp_path: Path) -> None:
         assert (clip.n_frames, clip.size) == (3, (2 * SIZE, 2 * SIZE))
     assert read_recipe(files[1])["class_label"] == 4
     assert not pipe(class_labels=1, output_type="codes").frames
-
-
-@pytest.mark.parametrize("ending", [".webp", ".png", ".gif"])
-def test_clips_keep_their_frames_and_recipe(ending: str, tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
-    save_clip(frames, tmp_path / f"clip{ending}", {"seed": 3}, fps=10)
-    with Image.open(tmp_path / f"clip{ending}") as clip:
-        assert clip.n_frames == 3
-        for number, frame in enumerate(frames):
-            clip.seek(number)
-            assert clip.convert("RGB").getpixel((0, 0)) == frame.getpixel((0, 0))
-    assert read_recipe(tmp_path / f"clip{ending}") == {"seed": 3}
-
-
-def test_no_clip_fits_a_jpeg(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"clip.jpg holds no clips; end its name in one of .gif"):
-        save_clip([Image.new("RGB", (4, 4))], tmp_path / "clip.jpg", {})
-    assert not list(tmp_path.iterdir())

@@ -18,6 +18,8 @@ from tiny_pipeline import tiny_pipeline
 from mmgen import Pipeline
 from mmgen.preview import FRAMES, Growth, half_blocks, in_progress, shows_colour
 from mmgen.sample.engine import Step
+from mmgen.unfolding import FinishedFrames
+from tests.tiny_clip_pipeline import tiny_clips
 
 
 class Terminal(io.StringIO):
@@ -107,7 +109,40 @@ def test_a_call_in_parts_grows_part_by_part(pipe: Pipeline, tmp_path: Path) -> N
 
 def test_long_calls_show_a_share_of_their_steps(pipe: Pipeline) -> None:
     growth = Growth(pipe, 1, None, keep=True)
-    codes, all_sites = torch.zeros(1, 1, 4, 4, dtype=torch.long), torch.ones(1, 4, 4).bool()
+    codes = torch.zeros(1, 1, 4, 4, dtype=torch.long)
     for index in range(1, 201):
-        growth.watch(Step(index, 200, codes, all_sites, all_sites))
+        growth.watch(Step(index, 200, codes, torch.ones(1, 4, 4, dtype=torch.bool)))
     assert len(growth.frames) == FRAMES
+
+
+def test_frames_of_clips_come_as_they_are_finished() -> None:
+    pipe = tiny_clips()
+    finished, frames = FinishedFrames(pipe), [[], []]
+    steps = []
+    settings = {"num_frames": 9, "seed": 1, "num_images_per_prompt": 2, "unit": "frame"}
+    for step in pipe.stream("a cat", **settings):
+        new = finished.of(step)
+        steps.append([len(clip) for clip in new])
+        for clip, more in zip(frames, new):
+            clip += more
+    assert steps == [[1, 1], [2, 2], [2, 2], [2, 2], [2, 2]]
+    whole = pipe("a cat", **settings).frames
+    for clip, wanted in zip(frames, whole):
+        assert np.abs(np.stack(clip).astype(int) - np.stack(wanted)).max() <= 1
+
+
+def test_the_terminal_shows_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, said = tiny_clips(), io.StringIO()
+    output = pipe(
+        "a cat", num_frames=5, seed=1, unit="row", watch=Growth(pipe, 1, said, False).watch
+    )
+    assert said.getvalue().splitlines() == [f"mmgen: frame {i} of 5" for i in (1, 3, 5)]
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "80"), ("LINES", "40")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    growth = Growth(pipe, 3, terminal, False)
+    pipe("a cat", num_frames=5, seed=1, unit="row", watch=growth.watch)
+    places = re.findall(r"frame . of 5, clips 1 to 1$", terminal.getvalue(), re.MULTILINE)
+    assert places == [f"frame {i} of 5, clips 1 to 1" for i in (1, 3, 5)]
+    assert np.abs(np.asarray(growth._images[0], int) - output.frames[0][-1]).max() <= 1

@@ -16,9 +16,13 @@ from tiny_pipeline import SIZE, tiny_pipeline
 
 from mmgen import Pipeline
 from mmgen.errors import UserError
+from mmgen.files import CLIP_ENDINGS, FILM_FORMATS
 from mmgen.outputs import write
 from mmgen.replaying import replay
-from mmgen.sample.pictures import read_recipe, save_picture
+from mmgen.sample.clip_files import save_clip
+from mmgen.sample.pictures import save_picture
+from mmgen.sample.recipe_files import read_recipe
+from mmgen.sheets import enlarged
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +79,35 @@ def test_what_cannot_be_saved_is_refused(pipe: Pipeline, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_classes_and_clips_are_drawn_again(tmp_path: Path) -> None:
-    for grid, name in (((1, 4, 4), "a.png"), ((3, 4, 4), "a.gif")):
-        pipe = conditional_pipeline(grid=grid)
-        write(pipe(class_labels=[2], seed=1), tmp_path / name, 1)
-        assert replay(pipe, tmp_path / name).same
+def test_classes_are_drawn_again(tmp_path: Path) -> None:
+    pipe = conditional_pipeline()
+    write(pipe(class_labels=[2], seed=1), tmp_path / "a.png", 1)
+    assert replay(pipe, tmp_path / "a.png").said == "identical"
+
+
+@pytest.mark.parametrize("ending", CLIP_ENDINGS)
+def test_clips_are_drawn_again(ending: str, tmp_path: Path) -> None:
+    film, path = ending in FILM_FORMATS, tmp_path / f"a{ending}"
+    if film:
+        pytest.importorskip("av")
+    pipe = conditional_pipeline(grid=(3, 4, 4))
+    output = pipe(class_labels=[2], seed=1)
+    write(output, path, 2, fps=24)
+    said = "identical" if ending == ".png" else "identical, all 3 frames"
+    lossy = " (as a film has them: it is lossy, so what was drawn again became one too)"
+    assert replay(pipe, path).said == said + lossy * film
+    recipe = read_recipe(path)
+    frames = [enlarged(frame, 2) for frame in output.frames[0]]
+    frames[1] = Image.new("RGB", frames[1].size, "red")
+    save_clip(frames, path, recipe, recipe["fps"])
+    verdict = replay(pipe, path)
+    assert not verdict.same and verdict.said.startswith("values differ by at most")
+    if ending in (".webp", ".apng"):  # a GIF's colours suit all frames, so all have changed
+        assert ", in 1 of 3 frames" in verdict.said
+    for wrong, said in (("x", "has fps 'x'"), (0, "cannot play 0 frames")):
+        save_clip(frames, path, {**recipe, "fps": wrong})
+        with pytest.raises(UserError, match=said):
+            replay(pipe, path)
 
 
 @pytest.mark.parametrize("where", [{"box": (4, 4, 20, 9)}, {"outpaint": 8}, {"mask": None}])

@@ -14,7 +14,7 @@ from mmgen.bottleneck_use import CodeUse, LatentUse
 from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.sources import open_source
 from mmgen.errors import UserError
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 from mmgen.tokenizer_check import TokenizerCheck, check_tokenizer, load_tokenizer
 from mmgen.train.datasets import held_out_pixels
 from tests.golden.case import Case
@@ -47,6 +47,7 @@ def test_pictures_need_no_captions(data: Path, tmp_path: Path) -> None:
     case = Case(GOLDENS / "lfq-tokenizer-tiny")
     found = checked(str(case.pipeline), data / "pictures")
     assert found.looked_at == "3 pictures" and isinstance(found.use, CodeUse)
+    assert found.motion is None and not found.clips
     assert found.cropping is not None and found.cropping.startswith("1 of 3 in ")
     found.save(tmp_path / "all.png")
     with Image.open(tmp_path / "all.png") as sheet:
@@ -100,6 +101,11 @@ def test_clips_and_stills(
     found = checked(str(case.pipeline), data / "clips", size)
     assert found.looked_at == clips and found.lines()[-2].endswith("tokens)")
     assert all(f"{each}' (it has" in found.report for each in bad)
+    assert found.motion is not None and found.lines()[3].startswith("motion      ")
+    found.save(tmp_path / "frames.gif")
+    with Image.open(tmp_path / "frames.gif") as clip:
+        columns = len(found.rows) // 2
+        assert clip.n_frames > 1 and clip.size[0] == 8 + columns * (2 * size + 8)
     found.save(tmp_path / "frames.png")
     with Image.open(tmp_path / "frames.png") as sheet:  # the frames of a clip stand in a row
         assert sheet.size == (8 + 8 * (2 * size + 8), 8 + len(found.rows) * (2 * size + 8))

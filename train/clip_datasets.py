@@ -24,6 +24,8 @@ class ClipDataConfig:
         phase: begin at any frame of a loop, or of a source that has more than is shown.
         span: smallest share of a source over which a clip is spread (see `Vary`).
         crop: smallest share of the sides that is seen, where the source has more pixels.
+        views: drawn versions of each clip (`phase`, `span`, `crop`) whose codes a generator is
+            trained on; 1: the whole clip alone.
         drop_caption: probability of an empty caption, for guidance.
         limit_bad: share of clips that may be unusable; above it, training stops.
         most_frames: a source with more is unusable.
@@ -39,6 +41,7 @@ class ClipDataConfig:
     phase: bool = True
     span: float = 1.0
     crop: float = 1.0
+    views: int = 1
     drop_caption: float = 0.1
     limit_bad: float = 0.01
     most_frames: int = 1000
@@ -52,7 +55,7 @@ class ClipDataConfig:
         for name in ("span", "crop"):
             if not 0.25 <= getattr(self, name) <= 1:
                 raise ConfigError(f"clips.{name} must be in [0.25, 1], not {getattr(self, name)}.")
-        for name in ("frames", "batch_size", "most_frames"):
+        for name in ("frames", "batch_size", "views", "most_frames"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"clips.{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("fps", "most_seconds"):

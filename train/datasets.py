@@ -92,20 +92,24 @@ def _dataset(
     )
 
 
-def readable(dataset: TextDataset[Any]) -> Iterator[Item]:
+def readable(dataset: TextDataset[Any], views: int = 1) -> Iterator[Item]:
     """Yield all samples that can be used, in order; the others are counted in `dataset.bad`.
+
+    Args:
+        dataset: what is read.
+        views: how many drawn versions of each (`TextDataset.view`), the plain one first.
 
     Raises:
         DataError: more are bad than the data set allows, or all.
     """
     for index in range(len(dataset)):
         try:
-            item = dataset[index]
+            items = [dataset.view(index, number) for number in range(views)]
         except BadSample as error:
             dataset.bad[error.key] = error.reason
             dataset.refuse_many_bad()
             continue
-        yield item
+        yield from items
     if len(dataset.bad) == len(dataset):
         raise DataError(f"{dataset.report()} None is left; mend the data.")
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmgen.components import load_component
 from mmgen.errors import CheckpointError, ConfigError
 from mmgen.models.text import TextTokenizer
 from mmgen.models.unified import UnifiedConfig, UnifiedModel
 from mmgen.models.units import plan_for
 from mmgen.sample.flow import FlowSettings
-from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.protocol import number_of_codes
 from mmgen.train.pipelines import pipeline_folder
 
 if TYPE_CHECKING:
-    from mmgen.train.generator_task import GeneratorRecipe
+    from mmgen.train.generator_recipe import GeneratorRecipe
 
 
 def text_tokenizer(init: str | None, captions: Iterable[str], vocab_size: int) -> TextTokenizer:
@@ -39,11 +39,13 @@ def refuse_for_latents(recipe: GeneratorRecipe, config: UnifiedConfig) -> None:
         if getattr(recipe, name):
             raise ConfigError(f"{name} is for codes, and the tokenizer has latents; set it to 0.")
     settings = FlowSettings(recipe.sampling.solver, recipe.sampling.steps)
-    for unit in config.units:
-        settings.all_times(plan_for(unit, config.grid).steps)
+    for grid in config.grids:
+        for unit in config.units:
+            if unit.draws(grid):
+                settings.all_times(plan_for(unit, grid).steps)
 
 
-def new_model(config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
+def new_model(config: UnifiedConfig, vision: Any) -> UnifiedModel:
     """Random weights that know what the codes of `vision` look like."""
     model = UnifiedModel(config)
     if config.continuous:
@@ -54,7 +56,7 @@ def new_model(config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
     return model
 
 
-def trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) -> UnifiedModel:
+def trained_model(folder: Path, config: UnifiedConfig, vision: Any) -> UnifiedModel:
     """The transformer of a pipeline, which must have these sizes and draw the codes of `vision`."""
     trained = UnifiedModel.from_pretrained(folder / "transformer")
     if _shapes(trained.config) != _shapes(config):
@@ -62,7 +64,7 @@ def trained_model(folder: Path, config: UnifiedConfig, vision: ConvTokenizer) ->
             f"{folder} has other sizes or units than this recipe; copy them from "
             f"{folder / 'transformer' / 'config.json'}."
         )
-    if ConvTokenizer.from_pretrained(folder / "vision").fingerprint != vision.fingerprint:
+    if load_component(folder / "vision").fingerprint != vision.fingerprint:
         raise CheckpointError(
             f"{folder} draws the codes of another visual tokenizer; set `tokenizer` of this recipe "
             f"to {folder / 'vision'}."

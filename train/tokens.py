@@ -11,9 +11,10 @@ precision, in the tokenizer's scale, is off by a thousandth of what a decoder no
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmgen.data.captions import Caption
-from mmgen.data.dataset import ImageTextDataset
+from mmgen.data.clip_dataset import ClipReader
+from mmgen.data.dataset import TextDataset
 from mmgen.data.draws import epoch_order, sample_draw
 from mmgen.data.reports import report_bad, report_cropped
 from mmgen.errors import CheckpointError, DataError
@@ -35,6 +37,7 @@ from mmgen.train.datasets import readable
 
 META = "tokens.json"
 SHARD = 16384  # pictures a shard
+TOGETHER = 64  # pictures, or frames of clips, that are encoded at once
 KINDS = ({"indices"}, {"latents", "deviations"})  # tensors of a shard, each (n, t, h, w, ...)
 
 
@@ -66,10 +69,11 @@ class TokenBatch:
 
 def cached_tokens(
     tokenizer: VisualTokenizer,
-    dataset: ImageTextDataset,
+    dataset: TextDataset[Any],
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
     *,
+    views: int = 1,
     device: torch.device | str = "cpu",
 ) -> TokenDataset:
     """Open the cache in `folder`, building it if it is not there.
@@ -79,6 +83,7 @@ def cached_tokens(
         dataset: what is encoded.
         folder: of the cache.
         progress: called with pictures done and pictures in all.
+        views: drawn versions of each sample, see `readable`.
         device: where the tokenizer is.
 
     Raises:
@@ -90,8 +95,8 @@ def cached_tokens(
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise CheckpointError(f"{folder} holds no tokens; name another folder with `tokens`.")
         with replacing_folder(folder) as place:
-            _build(tokenizer, dataset, _Writer(place, device), progress)
-    return TokenDataset(folder, tokenizer.fingerprint, _source_hash(dataset))
+            _build(tokenizer, dataset, views, _Writer(place, device), progress)
+    return TokenDataset(folder, tokenizer.fingerprint, _source_hash(dataset, views))
 
 
 class TokenDataset:
@@ -221,14 +226,15 @@ class TokenDataset:
 
 def _build(
     tokenizer: VisualTokenizer,
-    dataset: ImageTextDataset,
+    dataset: TextDataset[Any],
+    views: int,
     writer: _Writer,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    for item in readable(dataset):
+    for item in readable(dataset, views):
         writer.add(tokenizer, item.pixels, item.key, item.captions)
         if progress:
-            progress(writer.count + len(dataset.bad), len(dataset))
+            progress(writer.count // views + len(dataset.bad), len(dataset))
     writer.flush(tokenizer)
     writer.close_shard()
     write_json(
@@ -236,7 +242,7 @@ def _build(
         {
             "format": 1,
             "fingerprint": tokenizer.fingerprint,
-            "source": _source_hash(dataset),
+            "source": _source_hash(dataset, views),
             "name": dataset.source.name,
             "count": writer.count,
             "shards": writer.shards,
@@ -266,7 +272,8 @@ class _Writer:
         pairs = [[caption.text, caption.weight] for caption in captions]
         self.lines.append(json.dumps({"key": key, "captions": pairs}, ensure_ascii=False))
         self.count += 1
-        if len(self.pixels) == 64:
+        frames = pixels.shape[1] if pixels.ndim == 4 else 1
+        if len(self.pixels) * frames >= TOGETHER:
             self.flush(tokenizer)
         if len(self.lines) == SHARD:
             self.flush(tokenizer)
@@ -326,5 +333,11 @@ def _lines(path: Path) -> Iterator[tuple[str, tuple[Caption, ...]]]:
         ) from None
 
 
-def _source_hash(dataset: ImageTextDataset) -> str:
-    return f"{dataset.source.stamp}-{dataset.image_size}"
+def _source_hash(dataset: TextDataset[Any], views: int) -> str:
+    """What decides the pixels that are encoded: the files, and how they are read."""
+    told = f"{dataset.source.stamp}-{dataset.image_size}"
+    if not isinstance(dataset.reader, ClipReader):
+        return told
+    reader = dataset.reader
+    text = json.dumps([reader.frames, reader.fps, views, reader.vary and asdict(reader.vary)])
+    return f"{told}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

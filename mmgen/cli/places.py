@@ -6,17 +6,19 @@ One rule for all of them: folders that are missing are made when something is wr
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from mmgen.errors import UserError
 from mmgen.files import PICTURE_FORMATS, is_picture_file
 
 
-def check_place(out: Path) -> None:
+def check_place(out: Path, endings: Collection[str] = tuple(PICTURE_FORMATS)) -> None:
     """Refuse a place that cannot take pictures.
 
     Args:
         out: a picture or a folder; neither need exist.
+        endings: that are known.
 
     Raises:
         UserError: another ending, a file where a folder is needed, or no permission.
@@ -25,9 +27,9 @@ def check_place(out: Path) -> None:
         is_picture = is_picture_file(out)
     except OSError as error:  # no permission, or a name that no file can have
         raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
-    if is_picture and out.suffix.lower() not in PICTURE_FORMATS:
-        endings = ", ".join(PICTURE_FORMATS)
-        raise UserError(f"{out} has no picture's ending; use one of {endings}, or name a folder.")
+    if is_picture and out.suffix.lower() not in endings:
+        known = ", ".join(dict.fromkeys(endings))
+        raise UserError(f"{out} has no picture's ending; use one of {known}, or name a folder.")
     check_folder(out.parent if is_picture else out)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmgen.cli.clips import ClipOptions
 from mmgen.cli.loading import check_count, check_model, check_threads, load, say_what_was_cut
 from mmgen.cli.options import Device, MinP, Model, Negative, Seed, Threads, TopK, TopP
 from mmgen.cli.places import check_place
@@ -23,16 +24,13 @@ from mmgen.cli.values import (
     size_in,
 )
 from mmgen.errors import UserError
-from mmgen.files import is_picture_file
+from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS, is_picture_file
 from mmgen.outputs import check_scale, line_of, picture_files, refuse_overwriting, write
 from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
     from mmgen.preview import Growth
-    from mmgen.request import Frames
-
-GIVEN = 5  # frames of a clip to go on from
 
 
 def sample(
@@ -55,15 +53,51 @@ def sample(
             help="Class to draw, for weights that draw classes; repeatable.",
         ),
     ] = None,
+    video: Annotated[
+        bool,
+        typer.Option("--video", help="Draw a clip; each of the next six options says so too."),
+    ] = False,
     frames: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Frames of the clip, given ones included; default: as many as in the training. "
+            "Longer ones are drawn window by window.",
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second; default: the weights' own, or 8. A GIF shows 50 at most."
+        ),
+    ] = None,
+    loop: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Play the clip N times; 0, the default: over and over. No film says."
+        ),
+    ] = None,
+    image: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Clip to go on from, for weights that can: an animation, a film or a folder of "
-            "pictures, its frames; they are squeezed into squares; repeatable."
+            metavar="FILE", help="Animate this picture: the clip begins with it; repeatable."
+        ),
+    ] = None,
+    frames_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Continue this clip from its last frames: an animation, a film or a folder of "
+            "pictures; repeatable.",
         ),
     ] = None,
     given: Annotated[
-        int | None, typer.Option(help=f"Frames of --frames to go on from; default: {GIVEN}.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Frames of --frames-from to go on from; default: half as many as the weights draw "
+            "at once.",
+        ),
     ] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", help="Pictures of each prompt or class.")
@@ -170,7 +204,8 @@ def sample(
             "-o",
             help="FILE, ending in .png, .jpg, .webp or .gif, or a folder; default: a new name here "
             "from the prompt. Of several pictures FILE is the sheet, and they are FILE-1, FILE-2 "
-            "... A FILE that is there is replaced; folders that are missing are made.",
+            "... Clips are .gif, .webp, .apng, .mp4 or .webm, or .png: a sheet of the frames. A "
+            "FILE that is there is replaced; folders that are missing are made.",
         ),
     ] = None,
 ) -> None:
@@ -179,16 +214,16 @@ def sample(
     The shipped weights draw emoji: mmgen sample "a red apple" "grinning cat, noto style".
     """
     texts = [*(prompts or []), *prompts_in(prompts_file)]
-    if not (texts or classes or frames):
-        raise UserError("There is nothing to draw; give a prompt, --class NUMBER or --frames FILE.")
-    if given is not None and not frames:
-        raise UserError("--given counts frames of --frames; add --frames FILE, or leave it out.")
-    given = GIVEN if given is None else given
+    begun = [*(image or []), *(frames_from or [])]
+    if not (texts or classes or begun):
+        raise UserError("There is nothing to draw; give a prompt, --class NUMBER or --image FILE.")
     check_scale("--scale", scale)
     check_threads(threads)
     check_count(count)
-    check_place(out or Path())
+    check_place(out or Path(), (*PICTURE_FORMATS, *CLIP_ENDINGS))
     _check_frames_out(frames_out, out)
+    clip = ClipOptions(video, frames, fps, loop, image or [], frames_from or [], given, out)
+    clip.check()
     wanted = size_in(size)
     settings: dict[str, Any] = {
         "negative_prompt": negative,
@@ -208,32 +243,32 @@ def sample(
         "reproducible": reproducible,
         "class_labels": classes_in(classes),
     }
-    if frames:
-        files = picture_files(out, [""] * count * len(frames))
-        refuse_overwriting([*files, *([frames_out] if frames_out else [])], frames)
+    if begun:
+        files = picture_files(out, [""] * count * max(len(texts), len(begun)))
+        refuse_overwriting([*files, *([frames_out] if frames_out else [])], begun)
     check_model(model)
     check_settings(settings)
     growth: Growth | None = None
     with nullcontext() if preview else progress_of("Drawing") as update:
         pipe = load(model, threads, device, text_encoder).to(weights=weights)  # type: ignore[arg-type]
-        _refuse_format(pipe, out)
         check_size(pipe, wanted)
-        clips, squeezed = _clips(pipe, frames or [], given)
-        settings["frames"] = clips or None
+        of_clip, fitted = clip.settings(pipe)
+        settings |= of_clip
         if preview or frames_out:
-            growth = _growth(pipe, count * len(texts or classes or []), preview, frames_out)
+            number = count * max(len(texts), len(classes or []), len(begun))
+            growth = _growth(pipe, number, preview, frames_out, bool(of_clip))
             settings["watch"] = growth.watch
         output = pipe(texts or None, **settings, progress=update)
         factor = scale or (4 if pipe.info.image_size <= 64 else 1)
-        lines = write(output, out, factor)
+        lines = write(output, out, factor, clip.rate(pipe), clip.loop or 0)
     for line in lines:  # at once: what comes now may fail, and the files are there
         typer.echo(line)
     if growth and frames_out:
         line = line_of(frames_out)
         growth.save(frames_out, output.recipes, factor)
         typer.echo(line)
-    for line in squeezed:
-        typer.echo(line, err=True)
+    for line in fitted:
+        typer.echo(f"mmgen: {line}", err=True)
     say_what_was_cut(pipe, texts)
 
 
@@ -241,56 +276,24 @@ def _check_frames_out(frames_out: Path | None, out: Path | None) -> None:
     """Refuse a place for the growth that cannot take it, before anything is drawn."""
     if frames_out is None:
         return
-    check_place(frames_out)
+    check_place(frames_out, (*PICTURE_FORMATS, *CLIP_ENDINGS))
     if not is_picture_file(frames_out) or frames_out == out:
         raise UserError(f"--frames-out is {frames_out}; name a .gif, .webp or .png of its own.")
-    from mmgen.sample.pictures import check_clip_ending
+    from mmgen.sample.clip_files import check_clip_file
 
-    check_clip_ending(frames_out)
+    check_clip_file(frames_out)
 
 
-def _growth(pipe: Pipeline, count: int, preview: bool, frames_out: Path | None) -> Growth:
-    """Watches the pictures of a call.
+def _growth(
+    pipe: Pipeline, count: int, preview: bool, frames_out: Path | None, is_clip: bool
+) -> Growth:
+    """Watches the pictures or clips of a call.
 
     Raises:
-        UserError: the weights draw clips.
+        UserError: the growth of clips is to be kept.
     """
     from mmgen.preview import Growth
 
-    if pipe.draws_clips:
-        raise UserError(
-            f"The weights of '{pipe.info.name}' draw clips; --preview and --frames-out show how "
-            "pictures grow."
-        )
+    if is_clip and frames_out:
+        raise UserError("--frames-out shows how pictures grow, and a clip is drawn; leave it out.")
     return Growth(pipe, count, sys.stderr if preview else None, keep=frames_out is not None)
-
-
-def _refuse_format(pipe: Pipeline, out: Path | None) -> None:
-    """Refuse a picture's ending that holds no clip, before one is drawn."""
-    if out is not None and pipe.draws_clips and is_picture_file(out):
-        from mmgen.sample.pictures import check_clip_ending
-
-        check_clip_ending(out)
-
-
-def _clips(pipe: Pipeline, files: list[Path], given: int) -> tuple[list[Frames], list[str]]:
-    """The beginnings of clips, and a sentence about each whose frames are no squares."""
-    if given < 1:
-        raise UserError(f"--given is {given}; give 1 or more.")
-    if not files:
-        return [], []
-    from mmgen.data.clips import first_frames, squashed
-    from mmgen.data.fit import is_square
-    from mmgen.request import Frames
-
-    size, clips, squeezed = pipe.info.image_size, [], []
-    for file in files:
-        frames = first_frames(file, given)
-        width, height = frames[0].size
-        clips.append(Frames(file.stem, squashed(frames, size)))
-        if not is_square((width, height)):
-            squeezed.append(
-                f"mmgen: The frames of {file} are {width}x{height}; they were squeezed into "
-                f"{size}x{size}, nothing was cut off."
-            )
-    return clips, squeezed

@@ -10,7 +10,7 @@ import typer
 from mmgen.cli.options import AllowBad, Device, TokenizerArgument
 from mmgen.cli.places import check_place, check_share
 from mmgen.errors import UserError
-from mmgen.files import is_picture_file
+from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS, is_picture_file
 from mmgen.progress import progress_of
 
 app = typer.Typer(help="Look at visual tokenizers.", no_args_is_help=True)
@@ -42,9 +42,15 @@ def check(
     limit: Annotated[int, typer.Option(help="Look at no more pictures or clips.")] = 2000,
     device: Device = None,
     allow_bad: AllowBad = 0.01,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Side-by-side picture to write.")] = Path(
-        "tokenizer-check.png"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Side-by-side picture to write; for tokenizers of clips a .gif, .webp or .mp4 "
+            "plays them.",
+        ),
+    ] = Path("tokenizer-check.png"),
 ) -> None:
     """Measure what a tokenizer loses. Also how many codes it uses, and a picture of both sides."""
     if limit < 1:
@@ -54,7 +60,7 @@ def check(
     check_share(allow_bad)
     if not is_picture_file(out):
         raise UserError(f"{out} does not name a picture; end it in .png.")
-    check_place(out)
+    check_place(out, (*PICTURE_FORMATS, *CLIP_ENDINGS))
     with progress_of("Reconstructing") as update:
         from mmgen.tokenizer_check import check_tokenizer
 

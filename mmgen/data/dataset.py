@@ -129,9 +129,21 @@ class TextDataset(Generic[T]):
         Raises:
             BadSample: it cannot be used.
         """
-        index = range(len(self))[index]
+        return self.view(range(len(self))[index], 0)
+
+    def view(self, index: int, number: int) -> Item:
+        """Return one sample as visit `number` of it is drawn, with all its captions.
+
+        Args:
+            index: of the sample.
+            number: 0: nothing is drawn, as by `[index]`.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
         kept, captions = self._load(index)
-        return Item(as_float(self.reader.show(kept, None)), captions, self._keys[index])
+        shown = self.reader.show(kept, sample_draw(0, number, index) if number else None)
+        return Item(as_float(shown), captions, self._keys[index])
 
     def batches_per_epoch(self, batch_size: int, world: int = 1) -> int:
         """Return the number of whole batches of an epoch; the rest is left out."""

@@ -18,7 +18,6 @@ from typing import Any
 from mmgen.data.captions import clip_captions
 from mmgen.data.clips import strip_of
 from mmgen.data.emoji import (
-    Progress,
     check_ids,
     concepts,
     prepare,
@@ -32,6 +31,7 @@ from mmgen.data.films import timed_frames
 from mmgen.data.npm import Package, obtain, read_members
 from mmgen.errors import ConfigError, DataError
 from mmgen.files import write_json, write_text
+from mmgen.progress import Progress
 
 CLIP_SPLITS = ("train", "test_clip", "test_concept")
 CLIP_SIZES = (16, 32, 64, 128)  # a strip of 97 frames, the longest clip, is 12416 pixels wide

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-EXTENSIONS = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
+EXTENSIONS = ("png", "apng", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
 FILMS = ("mp4", "webm", "mov", "mkv", "avi", "m4v")
 PIXEL_LIMIT = 64_000_000
 

@@ -15,7 +15,7 @@ from mmgen.data.fit import as_float
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.features import Pictures
 from mmgen.evaluation.real import RealSet
-from mmgen.models.schedule import to_slots
+from mmgen.models.schedule import grid_of, to_slots
 from mmgen.models.unified import plan_for
 from mmgen.tokenizers_vis.metrics import psnr, ssim
 from mmgen.tokenizers_vis.protocol import number_of_codes
@@ -107,7 +107,7 @@ def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]
     seeds = range(SHUFFLES if unit.fresh else 1)
     total = 0.0
     for seed in seeds:
-        plan, first = plan_for(unit, pipeline.grid, seed=seed), 0
+        plan, first = plan_for(unit, grid_of(codes), seed=seed), 0
         for part, ids, valid in _captioned(pipeline, codes, prompts, end=False):
             slots = to_slots(plan.schedule, part)
             if model.latents is not None:
@@ -124,8 +124,8 @@ def _knowing_nothing(codes: Tensor, codebook_size: int) -> float:
 
 def _caption_loss(pipeline: Pipeline, codes: Tensor, prompts: list[str]) -> float:
     _, model = pipeline.two_way()
-    unit = model.config.units[0]
-    plan = plan_for(unit, pipeline.grid)
+    unit = model.config.first_unit(grid_of(codes))
+    plan = plan_for(unit, grid_of(codes))
     total, tokens = 0.0, 0
     for part, ids, valid in _captioned(pipeline, codes, prompts, end=True):
         slots = to_slots(plan.schedule, part)

@@ -29,6 +29,7 @@ from tiny_clips import animation, grey_frames
 from mmgen.pipeline import Pipeline
 from mmgen.tokenizers_vis.conv import ConvTokenizer, ConvTokenizerConfig
 from mmgen.tokenizers_vis.quantizers import KLConfig
+from tests.tiny_clip_pipeline import tiny_clips
 
 CONTINUOUS = ConvTokenizerConfig(
     KLConfig(channels=4), 1, (8, 16), 1, 2, (), z_channels=4, norm_groups=4
@@ -69,6 +70,7 @@ def world(tmp_path: Path, pictures: Path, tiny: Path) -> Path:
     mask = Image.new("L", (256, 256))
     mask.paste(255, (64, 64, 192, 192))
     mask.save(tmp_path / "mask.png")
+    tiny_clips().save_pretrained(tmp_path / "my-clips")
     (tmp_path / "prompts.txt").write_text("a red apple\na rocket\n")
     return tmp_path
 

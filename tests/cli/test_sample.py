@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmgen.cli.values import prompts_in
 from mmgen.pipeline_folder import shipped_pipelines
-from mmgen.sample.pictures import read_recipe
+from mmgen.sample.recipe_files import read_recipe
 
 if TYPE_CHECKING:
     from conftest import Commands

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from mmgen.sample.pictures import read_recipe
+from mmgen.sample.recipe_files import read_recipe
 from mmgen.train.recipe import shipped_recipes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from one_sentence import assert_one_sentence
 from PIL import Image
 
-from mmgen.sample.pictures import read_recipe
+from mmgen.sample.recipe_files import read_recipe
 
 if TYPE_CHECKING:
     from conftest import Commands

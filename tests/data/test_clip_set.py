@@ -10,7 +10,7 @@ from PIL import Image
 from mmgen.data.clip_set import ClipSet
 from mmgen.data.clips import read_clip
 from mmgen.errors import DataError
-from mmgen.sample.pictures import save_clip
+from mmgen.sample.clip_files import save_clip
 
 
 def clip(path: Path, frames: int, size: tuple[int, int] = (16, 16)) -> None:

@@ -291,7 +291,7 @@ def test_queries_of_continuous_models_are_noise():
         ("row:2", (2, 4, 4), "y"),
         ("run:4", (2, 4, 4), "y"),
         ("frame:1", (3, 4, 4), "t"),
-        ("whole", (1, 4, 4), "x"),
+        ("whole", (1, 4, 4), "t"),
         ("raster", (1, 4, 1), "y"),
     ],
 )

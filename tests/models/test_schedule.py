@@ -15,6 +15,7 @@ from mmgen.errors import ConfigError
 from mmgen.models.locality import NEIGHBOURS, ONE
 from mmgen.models.schedule import (
     UNITS,
+    after_frames,
     default_prediction,
     describe,
     make_schedule,
@@ -439,3 +440,36 @@ def test_a_schedule_describes_itself():
         "frame:1 over 1x2x2: 4 slots, 1 block of 4"
     )
     assert "15 blocks of 1 to 8" in describe(make_schedule("neighbor", (1, 8, 8)))
+
+
+# -- frames that are decided already -------------------------------------------------------------
+
+
+@quick
+@given(st.data())
+def test_given_frames_are_the_first_block_and_the_others_keep_their_order(data):
+    t, h, w = grid = (data.draw(st.integers(2, 4)), *data.draw(grids())[1:])
+    schedule = make_schedule(data.draw(orders(grid)), grid)
+    frames = data.draw(st.integers(1, t - 1))
+    after = after_frames(schedule, frames)
+    known = frames * h * w
+    assert sorted(after.site.tolist()) == list(range(t * h * w)) and sum(after.sizes) == t * h * w
+    assert after.sizes[0] == known and set(after.site[:known].tolist()) == set(range(known))
+    assert after.site[known:].tolist() == [i for i in schedule.site.tolist() if i >= known]
+    place = torch.stack([after.site // (h * w), after.site // w % h, after.site % w], 1)
+    assert torch.equal(after.coords, place.float())
+    # Sites share a block afterwards if and only if they shared one before.
+    block = dict(zip(schedule.site.tolist(), schedule.block_of_slot.tolist()))
+    mine = dict(zip(after.site.tolist(), after.block_of_slot.tolist()))
+    left = after.site[known:].tolist()
+    for one, other in pairwise(left):
+        assert (mine[one] == mine[other]) == (block[one] == block[other])
+    assert after.order == schedule.order
+
+
+@pytest.mark.parametrize("frames", [0, 2, 5])
+def test_some_frames_are_left_to_decide(frames):
+    with pytest.raises(ConfigError, match="cannot go on from"):
+        after_frames(make_schedule("neighbor", (2, 3, 3)), frames)
+    with pytest.raises(ConfigError, match="coarse levels"):
+        after_frames(make_schedule("scale:1,3", (2, 3, 3)), 1)

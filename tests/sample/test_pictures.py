@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from mmgen.errors import UserError
 from mmgen.files import PICTURE_FORMATS
-from mmgen.sample.pictures import grid, read_recipe, save_picture, to_pil
+from mmgen.sample.pictures import grid, save_picture, to_pil
+from mmgen.sample.recipe_files import read_recipe
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("MMGEN_SHARED", ROOT.parent / "shared"))
