@@ -102,6 +102,8 @@ def canvas_of(
     source = {"source": hash_of(picture)}
     if outpaint is not None:
         sides = (outpaint,) * 4 if isinstance(outpaint, int) else outpaint
+        if outpaint == 0:
+            raise UserError("outpaint is 0, which adds nothing; give a number of pixels above 0.")
         canvas = Canvas(*_with_margins(picture, sides), {"outpaint": list(sides), **source})
     elif box is not None:
         masked = _boxed(picture.size, box)

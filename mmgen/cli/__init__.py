@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import typer
@@ -28,6 +29,12 @@ from mmgen.cli import (
 )
 from mmgen.errors import UserError
 
+# What the parser of options says of values, and what we do.
+_PARSER = (
+    (r"Input should be greater than or equal to (\S+)", r"give \1 or more"),
+    (r"Input should be a valid integer\b.*", "give a whole number"),
+    (r"Input should be a valid number\b.*", "give a number"),
+)
 INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
 
 app = typer.Typer(
@@ -98,6 +105,8 @@ def _sentence(error: TyperException) -> str:
     if said.startswith("Usage:"):  # a group without a command: its help
         return said
     said = " ".join(said.split())
+    for told, ours in _PARSER:
+        said = re.sub(told, ours, said)
     if said.endswith("?"):  # it has made a proposal
         return f"mmgen: {said}"
     context = getattr(error, "ctx", None)  # only of wrong usage

@@ -1,4 +1,4 @@
-"""What commands read: a pipeline onto a device, and pictures."""
+"""What commands read: a pipeline onto a device, and pictures; and what they say of it."""
 
 from __future__ import annotations
 
@@ -84,6 +84,12 @@ def picture_at(path: Path) -> Image.Image:
     if not path.is_file():
         raise UserError(f"There is no file {path}; check the path.")
     return open_picture(path, str(path))
+
+
+def say_seed(asked: int | None, seeds: Sequence[int]) -> None:
+    """Name the seed that draws the same again, if none was asked for."""
+    if asked is None:
+        print(f"mmgen: Drawn with --seed {seeds[0]}.", file=sys.stderr)
 
 
 def say_what_was_cut(pipe: Pipeline, prompts: Sequence[str]) -> None:

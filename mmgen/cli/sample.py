@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen.cli.clips import ClipOptions
-from mmgen.cli.loading import check_count, check_model, check_threads, load, say_what_was_cut
+from mmgen.cli.loading import (
+    check_count,
+    check_model,
+    check_threads,
+    load,
+    say_seed,
+    say_what_was_cut,
+)
 from mmgen.cli.options import Device, MinP, Model, Negative, Seed, Threads, TopK, TopP
 from mmgen.cli.places import check_place
 from mmgen.cli.values import (
@@ -24,7 +31,7 @@ from mmgen.cli.values import (
     size_in,
 )
 from mmgen.errors import UserError
-from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS, is_picture_file
+from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS
 from mmgen.outputs import check_scale, line_of, picture_files, refuse_overwriting, write
 from mmgen.progress import progress_of
 
@@ -43,7 +50,12 @@ def sample(
     *,
     prompts_file: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="More prompts, one a line; -: from stdin."),
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="More prompts: text in UTF-8, one a line; empty lines are left out, and # is a "
+            "sign like others. -: from stdin.",
+        ),
     ] = None,
     classes: Annotated[
         list[str] | None,
@@ -243,6 +255,11 @@ def sample(
         "reproducible": reproducible,
         "class_labels": classes_in(classes),
     }
+    if texts and classes:
+        raise UserError(
+            "Give prompts or --class, not both: --class is for weights that draw classes, and "
+            "others, such as the shipped ones, draw from text."
+        )
     if begun:
         files = picture_files(out, [""] * count * max(len(texts), len(begun)))
         refuse_overwriting([*files, *([frames_out] if frames_out else [])], begun)
@@ -270,18 +287,19 @@ def sample(
     for line in fitted:
         typer.echo(f"mmgen: {line}", err=True)
     say_what_was_cut(pipe, texts)
+    say_seed(seed, output.seeds)
 
 
 def _check_frames_out(frames_out: Path | None, out: Path | None) -> None:
     """Refuse a place for the growth that cannot take it, before anything is drawn."""
     if frames_out is None:
         return
-    check_place(frames_out, (*PICTURE_FORMATS, *CLIP_ENDINGS))
-    if not is_picture_file(frames_out) or frames_out == out:
-        raise UserError(f"--frames-out is {frames_out}; name a .gif, .webp or .png of its own.")
     from mmgen.sample.clip_files import check_clip_file
 
+    if not frames_out.suffix or frames_out == out or frames_out.is_dir():
+        raise UserError(f"--frames-out is {frames_out}; name a .gif, .webp or .png of its own.")
     check_clip_file(frames_out)
+    check_place(frames_out, CLIP_ENDINGS)
 
 
 def _growth(

@@ -163,7 +163,7 @@ def _changed(recipe: Any, words: list[str]) -> Any:
     plain = to_dict(recipe)
     for word in words:
         plain = override(plain, word)
-    return from_dict(type(recipe), plain, "the recipe")
+    return from_dict(type(recipe), plain, "")
 
 
 def _refuse_data(recipe: str, data: str | None, given: dict[str, Any]) -> None:

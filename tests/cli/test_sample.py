@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -34,7 +35,9 @@ def draw(mmgen: Commands, tiny: Path, place: Path, *words: object) -> list[Path]
     """Run `mmgen sample`; returns the files that it names, and asserts that there are no others."""
     before = set(place.rglob("*"))
     done = mmgen("sample", *words, "--model", tiny, cwd=place)
-    assert (done.code, done.err) == (0, ""), done
+    seeds = re.fullmatch(r"(?:mmgen: Drawn with --seed (\d+)\.\n)?", done.err)
+    assert done.code == 0 and seeds, done
+    assert ("--seed" in words) == (seeds[1] is None)
     files = [place / line for line in done.out.splitlines()]
     assert {path for path in set(place.rglob("*")) - before if path.is_file()} <= set(files)
     return files
