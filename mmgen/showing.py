@@ -15,7 +15,7 @@ from typing import Any
 from mmgen.errors import CheckpointError, UserError, suggestion
 from mmgen.files import read_json
 from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, shipped_pipelines
-from mmgen.published.catalogue import Card, cards
+from mmgen.published.catalogue import SYSTEMS, Card, cards
 
 WEIGHTS_FILE = "model.safetensors"
 FIGURES_FILE = "figures.json"
@@ -45,6 +45,10 @@ def published_card(name: str) -> Card:
     Raises:
         UserError: there is none, or several systems have one.
     """
+    if name in SYSTEMS:
+        raise UserError(
+            f"'{name}' is a system of several models; `mmgen models {name}` lists them."
+        )
     found = [card for card in cards() if name in (card.name, f"{card.system}/{card.name}")]
     if not found:
         known = [*shipped_pipelines(), *(f"{card.system}/{card.name}" for card in cards())]

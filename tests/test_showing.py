@@ -55,6 +55,8 @@ def test_every_published_name_is_told_once() -> None:
     assert show("vq_ds8_c2i")["name"] == "llamagen/vq_ds8_c2i"
     with pytest.raises(UserError, match="did you mean 'llamagen/vq_ds8_c2i'"):
         show("vq_ds8_c2")
+    with pytest.raises(UserError, match="is a system of several models; `mmgen models llamagen`"):
+        show("llamagen")
     with pytest.raises(UserError, match="`mmgen models` lists them"):
         show("zzzzzz")
 

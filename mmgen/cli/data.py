@@ -111,13 +111,17 @@ def pack(
 
 
 def _write_sheet(found: Findings, out: Path) -> bool:
-    """Lay out the small pictures that were kept, each above its first caption, if there are any."""
-    from mmgen.sample.pictures import grid, save_picture
+    """Lay out the small pictures that were kept, each above its first caption, if there are any.
+
+    Its name stands for a caption with letters that the font lacks.
+    """
+    from mmgen.sample.pictures import grid, has_letters, save_picture
 
     shown = [(look.thumbnail, look) for look in found.good if look.thumbnail is not None]
     if not shown:
         return False
-    labels = [look.captions[0].text if look.captions else look.key for _, look in shown]
+    texts = [(look.captions[0].text if look.captions else "", look.key) for _, look in shown]
+    labels = [text if text and has_letters(text) else key for text, key in texts]
     save_picture(grid([image for image, _ in shown], labels=labels), out, {"data": found.name})
     return True
 

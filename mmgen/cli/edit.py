@@ -14,6 +14,7 @@ from mmgen.cli.loading import (
     load,
     picture_at,
     say_seed,
+    say_what_is_numbered,
     say_what_was_cut,
 )
 from mmgen.cli.options import Device, MinP, Model, Negative, Picture, Seed, Threads, TopK, TopP
@@ -115,6 +116,7 @@ def edit(
     for line in lines:
         typer.echo(line)
     say_seed(seed, output.seeds)
+    say_what_is_numbered(output.recipes)
 
 
 def _refuse_all_but_one(places: dict[str, object]) -> None:

@@ -16,6 +16,7 @@ from mmgen.cli.loading import (
     check_threads,
     load,
     say_seed,
+    say_what_is_numbered,
     say_what_was_cut,
 )
 from mmgen.cli.options import Device, MinP, Model, Negative, Seed, Threads, TopK, TopP
@@ -287,6 +288,8 @@ def sample(
     for line in fitted:
         typer.echo(f"mmgen: {line}", err=True)
     say_what_was_cut(pipe, texts)
+    if output.images:
+        say_what_is_numbered(output.recipes)
     say_seed(seed, output.seeds)
 
 

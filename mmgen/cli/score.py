@@ -51,7 +51,8 @@ def score(
     found.sort(key=lambda each: -each.mean)
     if as_json:
         told = [{"prompt": each.text, **as_data(each)} for each in found]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        lines = (json.dumps(each, ensure_ascii=False) for each in told)  # tokens may be hundreds
+        typer.echo("[" + ",\n ".join(lines) + "]")
         return
     typer.echo(f"{'a token':>9}  {'total':>9}  tokens  prompt")
     for each in found:

@@ -209,6 +209,18 @@ def test_a_prompt_that_is_cut_is_named(mmgen: Commands, tiny: Path, tmp_path: Pa
     assert "\ufffd" not in done.err  # a letter that was cut in two
 
 
+def test_prompts_that_the_sheet_cannot_write_are_numbers(
+    mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    words = ("--seed", 1, "--scale", 2, "--model", tiny)
+    done = mmgen("sample", "a cat", "яблоко", *words, "-o", "a.png", cwd=tmp_path)
+    assert done.code == 0 and "prompts stand as their picture's number" in done.err
+    assert mmgen("sample", "a cat", "2", *words, "-o", "b.png", cwd=tmp_path).err == ""
+    labels = [pixels(tmp_path / name)[-20:] for name in ("a.png", "b.png")]
+    assert (labels[0] == labels[1]).all()
+    assert mmgen("replay", "a.png", "--model", tiny, cwd=tmp_path).code == 0
+
+
 def test_interrupting_says_so_in_one_line(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
     words = ("sample", "a cat", "-n", 4000, "--unit", "token", "--reproducible", "--model", tiny)
     running = mmgen.start(*words, cwd=tmp_path)

@@ -101,6 +101,7 @@ def test_scores_are_a_table_best_first(by: str, mmgen: Commands, tiny: Path, pla
     means = [float(row.split()[0]) for row in rows]
     assert means == sorted(means, reverse=True)
     found = json.loads(mmgen(*words, "--json", "--model", tiny, cwd=place).out)
+    assert len(mmgen(*words, "--json", "--model", tiny, cwd=place).out.splitlines()) == len(found)
     assert [each["prompt"] for each in found] == [row.split(maxsplit=3)[3] for row in rows]
     other = json.loads(mmgen(*words, "--json", "--unit", "any", "--model", tiny, cwd=place).out)
     assert other[0]["mean"] != found[0]["mean"]
