@@ -87,7 +87,7 @@ def describe_card(card: Card) -> dict[str, Any]:
         "where": card.repository or "not on the hub",
         "files": list(card.files),
         "goes with": [*([card.tokenizer] if card.tokenizer else []), *card.beside],
-        "size": None if card.megabytes is None else f"{card.megabytes} MB",
+        "megabytes": card.megabytes,
         "licence": card.licence or "not stated",
         "note": card.note,
         "import": card.import_line,
@@ -112,9 +112,10 @@ def describe_folder(folder: Path, shipped: bool = False) -> dict[str, Any]:
         "where": "shipped with mmgen" if shipped else str(folder),
         "picture": f"{info.image_size} x {info.image_size} pixels",
         "grid": " x ".join(map(str, grid)) + _codes(drawer),
-        "units": [
-            f"{u['name']} ({u['order']}, {u['prediction']})" for u in drawer.get("units", ())
-        ],
+        "units": {
+            unit["name"]: {"order": unit["order"], "prediction": unit["prediction"]}
+            for unit in drawer.get("units", ())
+        },
         "weights": {part: parameters(folder / part / WEIGHTS_FILE) for part in parts},
         "sampling": {
             k: v for k, v in asdict(info.sampling).items() if k not in ("solver", "steps")

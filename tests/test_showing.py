@@ -22,7 +22,9 @@ def test_the_shipped_pipeline_is_told_as_it_is() -> None:
     told, pipe = show("emoji-64"), Pipeline.from_pretrained("emoji-64")
     config = pipe.transformer.config
     assert told["grid"] == f"1 x 8 x 8 of {config.codebook_size} codes"
-    assert [line.split()[0] for line in told["units"]] == [unit.name for unit in config.units]
+    assert told["units"] == {
+        unit.name: {"order": unit.order, "prediction": unit.prediction} for unit in config.units
+    }
     for part in ("vision", "transformer"):
         held = getattr(pipe, part).state_dict().values()
         assert told["weights"][part] == sum(tensor.numel() for tensor in held)
