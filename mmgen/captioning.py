@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
@@ -32,11 +34,11 @@ def describe(
 
     pipe.two_way()
     if isinstance(images, list) and images and isinstance(images[0], list):
-        batch = [clip_seen(pipe, clip) for clip in images]
+        batch = _each_once(partial(clip_seen, pipe), images)
         if len({clip.shape for clip in batch}) > 1:
             raise UserError("The clips have different numbers of frames; give as many of each.")
     else:
-        batch = [picture_seen(pipe, image) for image in pictures_of(images)]
+        batch = _each_once(partial(picture_seen, pipe), pictures_of(images))
     seeds, size = picture_seeds(seed, len(batch)), request.BATCH
     texts = list[str]()
     for at in range(0, len(batch), size):
@@ -67,9 +69,7 @@ def codes_seen(pipe: Pipeline, images: list[Image.Image]) -> Tensor:
 
     Where the tokenizer has latents, these (B, t, h, w, C).
     """
-    import torch
-
-    return codes_of(pipe, torch.stack([picture_seen(pipe, image) for image in images]))
+    return _codes_of_each(pipe, _each_once(partial(picture_seen, pipe), images))
 
 
 def picture_seen(pipe: Pipeline, image: Image.Image) -> Tensor:
@@ -104,6 +104,21 @@ def codes_of(pipe: Pipeline, pixels: Tensor) -> Tensor:
     return tokens
 
 
+def _each_once(look: Callable[[Any], Tensor], things: Sequence[Any]) -> list[Tensor]:
+    """What `look` sees of each; the same object, however often it comes, is looked at once."""
+    seen = {name: look(thing) for name, thing in {id(each): each for each in things}.items()}
+    return [seen[id(thing)] for thing in things]
+
+
+def _codes_of_each(pipe: Pipeline, pixels: list[Tensor]) -> Tensor:
+    """Codes of pixels of one shape; the same tensor, however often it comes, is encoded once."""
+    import torch
+
+    own = {id(each): each for each in pixels}
+    places = {name: place for place, name in enumerate(own)}
+    return codes_of(pipe, torch.stack(list(own.values())))[[places[id(each)] for each in pixels]]
+
+
 def _describe(
     pipe: Pipeline, pixels: list[Tensor], seeds: Tensor, settings: DrawSettings
 ) -> list[str]:
@@ -114,7 +129,7 @@ def _describe(
     from mmgen.sample.text import decode_text
 
     text, model = pipe.two_way()
-    codes = codes_of(pipe, torch.stack(pixels))
+    codes = _codes_of_each(pipe, pixels)
     grid = grid_of(codes)
     unit = model.config.first_unit(grid)
     with torch.inference_mode():

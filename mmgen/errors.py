@@ -26,6 +26,12 @@ class CheckpointError(UserError):
     """Weights or a pipeline folder that are missing, damaged or of another kind."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, short enough for a sentence; else its kind."""
+    lines = str(error).splitlines()
+    return (lines[0][:200] if lines else "").rstrip(".") or type(error).__name__
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the nearest known word, else the list of known words.
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 ANIMATION_FORMATS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}
 FILM_FORMATS = {".mp4": "mp4", ".webm": "webm"}
 CLIP_ENDINGS = (*ANIMATION_FORMATS, *FILM_FORMATS, ".png")
+
+CACHE = "MMGEN_CACHE"  # environment variable that says where what was fetched lies
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -69,12 +71,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def replacing_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder beside `target`; on success flush it and rename it to `target`.
 
-    If the block raises, `target` keeps what it held and the new folder is removed.
+    If the block raises, `target` keeps what it held, and the new folder is removed with the
+    folders that were made for it.
 
     Raises:
         UserError: the files cannot be written.
     """
     place = target.parent / f".partial-{target.name}-{os.getpid()}"
+    made = [folder for folder in target.parents if not folder.exists()]  # the inner ones first
     try:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -89,6 +93,9 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         raise unwritable_folder(target, error) from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it holds something, such as `target`
+                folder.rmdir()
 
 
 def unwritable_folder(target: Path, error: Exception) -> UserError:
@@ -96,6 +103,20 @@ def unwritable_folder(target: Path, error: Exception) -> UserError:
     return UserError(
         f"Cannot write {target} ({error}); see that the disk has room and is writable."
     )
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse a place where something is.
+
+    Raises:
+        UserError: there is a file, or a folder that is not empty.
+    """
+    try:
+        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:  # no permission, or a name that no file can have
+        raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
+    if taken:
+        raise UserError(f"{out} already exists; choose another place, or remove it first.")
 
 
 def remove_folder(path: Path) -> None:
@@ -131,6 +152,13 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore or rewrite it.") from None
+
+
+def cache_folder() -> Path:
+    """Where what was fetched lies: `$MMGEN_CACHE`, else `mmgen` in the user's cache."""
+    if place := os.environ.get(CACHE):
+        return Path(place)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmgen"
 
 
 def sha256_of(path: str | Path) -> str:

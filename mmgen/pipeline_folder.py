@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmgen.config import from_dict
-from mmgen.errors import CheckpointError, ConfigError, UserError, suggestion
+from mmgen.errors import CheckpointError, ConfigError, suggestion
 from mmgen.files import read_json
 from mmgen.pieces import Fact, facts, text_facts
 from mmgen.published.catalogue import SYSTEMS, Card, cards, find_card
@@ -304,20 +304,6 @@ def _refuse_text_encoder(folder: Path, unified: bool) -> None:
     if kind != "features":
         why = "bring a text tokenizer of their own" if unified else "read no text of a T5 encoder"
         raise ConfigError(f"The weights of {folder} {why}; leave the text encoder out.")
-
-
-def refuse_taken(out: Path) -> None:
-    """Refuse a place where something is.
-
-    Raises:
-        UserError: there is a file, or a folder that is not empty.
-    """
-    try:
-        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
-    except OSError as error:  # no permission, or a name that no file can have
-        raise UserError(f"Cannot write {out}: {error.strerror}; choose another place.") from None
-    if taken:
-        raise UserError(f"{out} already exists; choose another place, or remove it first.")
 
 
 def refuse_incomplete(folder: Path) -> None:

@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmgen.errors import UserError
-from mmgen.files import read_json, replacing, sha256_of, write_json, write_text
+from mmgen.files import (
+    read_json,
+    replacing,
+    replacing_folder,
+    sha256_of,
+    write_json,
+    write_text,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -147,3 +154,18 @@ def test_hash_of_a_file(tmp_path: Path, size: int) -> None:
     content = bytes(i % 251 for i in range(1000)) * (size // 1000 + 1)
     (tmp_path / "a").write_bytes(content[:size])
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content[:size]).hexdigest()
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), replacing_folder(tmp_path / "a/b/c") as place:
+        (place / "x").touch()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a").mkdir()
+    with pytest.raises(RuntimeError), replacing_folder(tmp_path / "a/b/c") as place:
+        (tmp_path / "a/b/mine").touch()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "b", "mine"]
+    with replacing_folder(tmp_path / "d/e") as place:
+        (place / "x").touch()
+    assert (tmp_path / "d/e/x").is_file()

@@ -14,6 +14,7 @@ from tiny_drawing import conditional_pipeline
 from tiny_pipeline import tiny_pipeline
 
 from mmgen import Pipeline
+from mmgen.captioning import codes_seen
 from mmgen.data.fit import fit_pixels
 from mmgen.errors import UserError
 from mmgen.models.plan import Input
@@ -169,3 +170,17 @@ def test_progress_begins_with_the_whole(pipe: Pipeline, picture: Image.Image) ->
         told.clear()
         pipe.caption([picture] * 3, progress=watch)
     assert told == [(0, 3), (2, 3)]
+
+
+def test_a_picture_that_comes_again_is_encoded_once(
+    pipe: Pipeline, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, shown = Image.new("RGB", (16, 16), "green"), list[int]()
+    encode = pipe.vision.encode
+    monkeypatch.setattr(pipe.vision, "encode", lambda x: shown.append(len(x)) or encode(x))
+    mixed = codes_seen(pipe, [picture, other, picture, picture])
+    assert shown == [2]
+    pipe.caption([picture] * 5, temperature=1.0)
+    assert shown == [2, 1]
+    alone = [codes_seen(pipe, [each])[0] for each in (picture, other, picture, picture)]
+    assert torch.equal(mixed, torch.stack(alone)) and not torch.equal(mixed[0], mixed[1])

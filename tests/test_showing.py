@@ -11,6 +11,7 @@ from tiny_drawing import conditional_pipeline
 from tiny_pipeline import tiny_pipeline
 
 from mmgen.errors import UserError
+from mmgen.files import CACHE
 from mmgen.pipeline import Pipeline
 from mmgen.pipeline_folder import find_pipeline, locate_pipeline, tokenizer_folder
 from mmgen.published import fetching, hub, importing
@@ -115,7 +116,7 @@ def test_a_published_name_is_imported_once(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(hub, "download", download)
     monkeypatch.setattr(importing, "import_files", import_files)
-    monkeypatch.setenv(fetching.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     for _ in range(2):
         pipe = Pipeline.from_pretrained("llamagen/c2i_B_256")
         assert pipe(class_labels=1, seed=0, output_type="codes").codes.shape[0] == 1

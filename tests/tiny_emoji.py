@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tiny_pipeline import SIZE
 
-from mmgen.data.emoji import SPLITS, Item, all_items
+from mmgen.data.emoji import FORMAT, SPLITS, Item, all_items
 from mmgen.data.shards import write_shard
 
 
@@ -61,5 +61,6 @@ def write_emoji(folder: Path) -> Path:
         for number, part in enumerate([samples[:half], samples[half:]]):
             if part:
                 write_shard(folder / f"{split}-{number:04}.tar", part)
-    (folder / "manifest.json").write_text(json.dumps({"size": SIZE}), encoding="utf-8")
+    manifest = {"format": FORMAT, "size": SIZE}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder

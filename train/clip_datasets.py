@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmgen.data.clip_dataset import ClipTextDataset, Vary
 from mmgen.data.films import Limits
@@ -16,7 +16,7 @@ class ClipDataConfig:
 
     Args:
         train: folder or tar shards of animations, films, or strips (see `ClipTextDataset`).
-        val: held-out clips of the same kinds; none: nothing is evaluated on clips.
+        val: held-out clips of the same kinds; none: see `held_out`.
         frames: of a clip.
         fps: frames a second; none: the frames are spread over the whole source.
         share: of the steps that see clips; the others see pictures.
@@ -30,6 +30,8 @@ class ClipDataConfig:
         limit_bad: share of clips that may be unusable; above it, training stops.
         most_frames: a source with more is unusable.
         most_seconds: a source that lasts longer is unusable.
+        held_out: share of `train` that is kept for evaluation where there is no `val`; 0: nothing
+            is evaluated on clips.
     """
 
     train: str
@@ -46,12 +48,17 @@ class ClipDataConfig:
     limit_bad: float = 0.01
     most_frames: int = 1000
     most_seconds: float = 120.0
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what is no share and no count."""
         for name in ("share", "drop_caption", "limit_bad"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"clips.{name} must be in [0, 1], not {getattr(self, name)}.")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"clips.held_out must be in [0, 1), not {self.held_out}.")
+        if self.val is not None and self.held_out:
+            raise ConfigError("clips.val and clips.held_out both name clips; leave one out.")
         for name in ("span", "crop"):
             if not 0.25 <= getattr(self, name) <= 1:
                 raise ConfigError(f"clips.{name} must be in [0.25, 1], not {getattr(self, name)}.")
@@ -74,16 +81,24 @@ def open_train_clips(
         captioned: False: the clips alone are read, and need no captions.
     """
     vary = Vary(config.phase, config.span, config.crop)
-    return _dataset(config, _source(config.train, captioned), image_size, vary)
+    source = _source(config.train, captioned)
+    kept = source.split(config.held_out)[0] if config.held_out else source
+    return _dataset(config, kept, image_size, vary)
 
 
 def open_held_out_clips(
     config: ClipDataConfig, image_size: int, captioned: bool = True
 ) -> ClipTextDataset | None:
     """The clips that a recipe evaluates on, if there are any, without anything drawn."""
-    if config.val is None:
+    if config.val is not None:
+        return _dataset(config, _source(config.val, captioned), image_size, None)
+    if not config.held_out:
         return None
-    return _dataset(config, _source(config.val, captioned), image_size, None)
+    source = _source(config.train, captioned)
+    held = source.split(config.held_out)[1]
+    # As many as in the whole: of two clips one would be half.
+    few = min(1.0, config.limit_bad * len(source) / len(held))
+    return _dataset(replace(config, limit_bad=few), held, image_size, None)
 
 
 def _source(place: str, captioned: bool) -> Source:

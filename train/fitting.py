@@ -45,20 +45,22 @@ def schedule_for(
 
 
 def prompts_of(source: Source) -> tuple[str, ...]:
-    """Some captions of the data, each once, always the same ones."""
+    """Some captions of usable pictures, each once, always the same ones."""
     # Not evenly spaced: sorted names repeat, and all would be circles.
     order = np.random.default_rng(0).permutation(len(source))[: 8 * PROMPTS]
     found: list[str] = []
     for index in order.tolist():
         try:
-            captions = source.captions(index)
+            captions = source.read(index).captions
         except BadSample:
             continue
         heaviest = max(captions, key=lambda caption: caption.weight)
         text = " ".join(heaviest.text[:400].split())[:100].strip()
         if text and text not in found:
             found.append(text)
-    return tuple(found[:PROMPTS])
+        if len(found) == PROMPTS:
+            break
+    return tuple(found)
 
 
 def text_length(source: Source) -> int:

@@ -25,7 +25,7 @@ class Mixing:
     Args:
         stills: batches in an epoch of the stills.
         clips: batches in an epoch of the clips.
-        share: of the batches that are of clips, above 0 and at most 1.
+        share: of the batches that are of clips; at least one, if it is above 0.
         seed: of the run.
     """
 
@@ -38,7 +38,8 @@ class Mixing:
         """Whether each batch of an epoch is one of clips: (batches,) bool."""
         if self.share == 1:
             return np.ones(self.clips, dtype=bool)
-        clips = max(1, round(self.stills * self.share / (1 - self.share)))
+        clips = round(self.stills * self.share / (1 - self.share))
+        clips = max(clips, 1) if self.share else 0
         kinds = np.arange(self.stills + clips) < clips
         shuffled: np.ndarray = np.random.default_rng((self.seed, epoch, _MIXING)).permutation(kinds)
         return shuffled

@@ -71,7 +71,8 @@ class Wish:
     Args:
         data: what `open_source` takes.
         model: a key of `MODELS`; None: small, or that of `start`.
-        size: pixels a side; None: those of `start` or of the tokenizer, or 64.
+        size: pixels a side; None: those of `start` or of the tokenizer, or 64. A tokenizer
+            without a pipeline has none of its own, so a `start` of that kind may be given one.
         tokenizer: folder of a tokenizer or pipeline, or a shipped pipeline's name; `TRAIN`: one is
             trained first; None: the shipped one, or `TRAIN` if the size does not fit it.
         start: pipeline to go on from, by folder or name.
@@ -99,7 +100,9 @@ class Wish:
             raise ConfigError(f"--allow-bad is {self.allow_bad:g}; give a share from 0 to 1.")
         brought = {"model": self.model, "size": self.size, "tokenizer": self.tokenizer}
         for name, value in brought.items():
-            if self.start is not None and value is not None:
+            if self.start is None or value is None:
+                continue
+            if name != "size" or _size_of(self.start) is not None:
                 raise ConfigError(f"--from brings its own {name}; leave --{name} out.")
 
     @property
@@ -169,7 +172,8 @@ def tokenizer_recipe(
     init, rate = None, wish.chosen.learning_rate
     if wish.start is not None:
         init, rate = wish.start, FINE_TUNING_RATE
-        size, model = _size_of(wish.start) or SIZE, _config_of(tokenizer_folder(wish.start))
+        size = _size_of(wish.start) or wish.size or SIZE
+        model = _config_of(tokenizer_folder(wish.start))
     else:
         size = size or wish.size or SIZE
         model = _new_tokenizer(size, wish.chosen.widths)
@@ -247,7 +251,8 @@ def _new_tokenizer(size: int, widths: tuple[int, int]) -> ConvTokenizerConfig:
     strides = [s for s in (16, 8, 4, 2) if size % s == 0 and fewest <= size // s <= MOST_GRID]
     if not strides:
         raise ConfigError(
-            f"No tokenizer is made for {size} pixels a side; give 16, 32, 64, 96, 128, 192 or 256."
+            f"No tokenizer is made for {size} pixels a side; give {SIZE}, which the shipped one "
+            "has learned, or 16, 32, 96, 128, 192 or 256."
         )
     patch = min(4, strides[0] // 2)
     narrow, wide = widths

@@ -42,11 +42,14 @@ def check(
     """Say what is in a data set. Exit code 1 if too many samples are bad."""
     from mmgen.cli.places import check_place, check_share
     from mmgen.data.inspect import inspect
+    from mmgen.data.pictures import FILMS
+    from mmgen.data.remarks import remarks_on
     from mmgen.data.reports import refuse_many_bad
     from mmgen.data.sources import open_any
     from mmgen.data.tables import Columns
     from mmgen.errors import DataError
     from mmgen.files import is_picture_file
+    from mmgen.outputs import line_of
     from mmgen.progress import progress_of
 
     check_share(allow_bad)
@@ -56,12 +59,15 @@ def check(
     with progress_of("Looking") as update:
         source = open_any(path, Columns(image_column, caption_column), films=clips)
         found = inspect(source, update, clips)
-    replaced = " (replaced)" if out.exists() else ""
+        remarks = remarks_on(path, Columns(image_column), FILMS if clips else ())
+    said = line_of(out)
     sheet = str(out) if _write_sheet(found, out) else None
     if as_json:
-        typer.echo(json.dumps({**found.to_dict(), "sheet": sheet}, indent=2, ensure_ascii=False))
+        facts = {**found.to_dict(), "remarks": remarks, "sheet": sheet}
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        for line in [*found.lines(), *([f"sheet       {out}{replaced}"] if sheet else [])]:
+        lines = [*found.lines(), *(f"remark      {remark}" for remark in remarks)]
+        for line in [*lines, *([f"sheet       {said}"] if sheet else [])]:
             typer.echo(line)
     try:
         refuse_many_bad(found.bad, found.count, found.name, allow_bad)
@@ -157,11 +163,15 @@ def emoji(
 
     if variants and not clips:
         raise UserError("--variants goes with --clips; the pictures have none.")
+
+    def say(line: str) -> None:
+        typer.echo(f"mmgen: {line}", err=True)
+
     check_folder(out)
     with progress_of("Drawing emoji") as update:
         if clips:
-            manifest = build_clips(out, size, packages, variants, update)
+            manifest = build_clips(out, size, packages, variants, update, say)
         else:
-            manifest = build_emoji(out, size, packages, update)
+            manifest = build_emoji(out, size, packages, update, say)
     counts = ", ".join(f"{name} {facts['count']}" for name, facts in manifest["splits"].items())
     typer.echo(f"Wrote {out} ({counts}). The drawings' licences are in {out / 'LICENSES.md'}.")

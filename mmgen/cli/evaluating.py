@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgen.cli.options import Device, ModelArgument, TokenizerArgument
-from mmgen.cli.places import check_folder
+from mmgen.cli.options import AllowBad, Device, ModelArgument, TokenizerArgument
+from mmgen.cli.places import check_folder, check_share
 from mmgen.cli.tables import show
 from mmgen.cli.values import prompts_in
 from mmgen.errors import UserError
@@ -126,11 +126,14 @@ def tokenizer(
             help="Adds LPIPS: torchvision's weights of that network, and lpips's own file.",
         ),
     ] = None,
+    allow_bad: AllowBad = 0.01,
     device: Device = None,
     json: Json = None,
 ) -> None:
     """Measure how well pictures come back from their codes: PSNR, SSIM, code use; rFID, LPIPS."""
     _check(json)
+    check_share(allow_bad)
+    from mmgen.data.reports import report_bad
     from mmgen.evaluation.sets import HELD_OUT, TESTS
 
     splits = split or list(HELD_OUT if final else HELD_OUT[:1])
@@ -138,7 +141,7 @@ def tokenizer(
         raise UserError("Test splits are looked at once, at the end; say --final if this is it.")
     with progress_of("Loading"):
         from mmgen.devices import usable_device
-        from mmgen.evaluation.tokenizer import evaluate_tokenizer
+        from mmgen.evaluation.tokenizer import WHOLE, evaluate_tokenizer
 
         place = usable_device(device)
         looker, distance = _inception(inception, place), _lpips(lpips, place)
@@ -148,11 +151,17 @@ def tokenizer(
         splits,
         stage=progress_of,
         size=size,
+        limit_bad=allow_bad,
         device=place,
         inception=looker,
         lpips=distance,
     )
     _tell(result, json)
+    for part, found in result.figures.items():
+        if bad := found["bad"]:
+            name = data if part == WHOLE else f"{data} ({part})"
+            said = report_bad(bad, found["pictures"] + len(bad), name)
+            typer.echo(f"mmgen: {said}", err=True)
 
 
 @app.command()
@@ -184,9 +193,10 @@ def generator(
         from mmgen.evaluation.features import FeatureExtractor
         from mmgen.evaluation.generator import evaluate_generator
         from mmgen.evaluation.measure import Bench, CardSettings
-        from mmgen.evaluation.real import open_real
+        from mmgen.evaluation.real import open_real, size_of
         from mmgen.pipeline import Pipeline
 
+        size_of(data)  # refuses what is no emoji set, before packages and weights are looked for
         settings = CardSettings(pictures, pictures, batch, seed)
         pipe = Pipeline.from_pretrained(model).to(usable_device(device))
         looker, extractor = _inception(inception, pipe.device), FeatureExtractor(pipe.device)

@@ -26,7 +26,8 @@ def diffusers(
 ) -> None:
     """Write a KL tokenizer as a folder that AutoencoderKL.from_pretrained of diffusers reads."""
     from mmgen.cli.places import check_folder
-    from mmgen.pipeline_folder import refuse_taken, tokenizer_folder
+    from mmgen.files import refuse_taken
+    from mmgen.pipeline_folder import tokenizer_folder
 
     check_folder(out.parent)
     refuse_taken(out)

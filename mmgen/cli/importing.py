@@ -34,7 +34,7 @@ def import_(
 ) -> None:
     """Make a pipeline of a published system's files."""
     from mmgen.cli.places import check_folder
-    from mmgen.pipeline_folder import refuse_taken
+    from mmgen.files import refuse_taken
     from mmgen.published.catalogue import SYSTEMS, refuse_system
 
     refuse_system(system, SYSTEMS)

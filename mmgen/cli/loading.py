@@ -80,11 +80,14 @@ def picture_at(path: Path) -> Image.Image:
     Raises:
         UserError: there is no such file, or it is no picture.
     """
-    from mmgen.data.pictures import open_picture
+    from mmgen.data.pictures import BadSample, open_picture
 
     if not path.is_file():
         raise UserError(f"There is no file {path}; check the path.")
-    return open_picture(path, str(path))
+    try:
+        return open_picture(path, str(path))
+    except BadSample as error:
+        raise UserError(f"{path} cannot be used: {error.reason}.") from None
 
 
 def say_seed(asked: int | None, seeds: Sequence[int]) -> None:

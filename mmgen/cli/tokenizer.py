@@ -11,6 +11,7 @@ from mmgen.cli.options import AllowBad, Device, TokenizerArgument
 from mmgen.cli.places import check_place, check_share
 from mmgen.errors import UserError
 from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS, is_picture_file
+from mmgen.outputs import line_of
 from mmgen.progress import progress_of
 
 app = typer.Typer(help="Look at visual tokenizers.", no_args_is_help=True)
@@ -69,6 +70,6 @@ def check(
         typer.echo(line)
     if result.cropping:
         typer.echo(f"mmgen: {result.cropping}", err=True)
-    replaced = " (replaced)" if out.exists() else ""
+    said = line_of(out)
     result.save(out)
-    typer.echo(f"Originals above reconstructions: {out}{replaced}")
+    typer.echo(f"Originals above reconstructions: {said}")

@@ -222,7 +222,8 @@ class TextDataset(Generic[T]):
         Raises:
             DataError: one sentence that names them.
         """
-        refuse_many_bad(self.bad, len(self), self.source.name, self.limit_bad)
+        seen = int(self.seen.sum())
+        refuse_many_bad(self.bad, len(self), self.source.name, self.limit_bad, seen)
 
     def _batch(self, part: np.ndarray, key: tuple[int, int]) -> tuple[Batch, dict[str, str]]:
         bad: dict[str, str] = {}

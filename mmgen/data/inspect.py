@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmgen.data.captions import Caption
 from mmgen.data.clips import STILL, sample_frames, strip_of
 from mmgen.data.films import Limits, format_of
-from mmgen.data.pictures import FORMATS, BadSample
+from mmgen.data.pictures import FORMATS, BadSample, open_picture
 from mmgen.data.sources import Source
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def look_at_picture(source: Source, index: int, thumbnail: bool = False) -> Look
     try:
         captions = source.captions(index)
         encoded = source.encoded(index)
-        picture = source.picture(index)
+        picture = open_picture(encoded, source.key(index))
     except BadSample as error:
         return Look(error.key, error.reason)
     form, notes = _facts(encoded)

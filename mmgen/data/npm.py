@@ -11,14 +11,18 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmgen.errors import DataError, UserError
+from mmgen.files import cache_folder as user_cache
 from mmgen.files import sha256_of
 
 MEMBER_LIMIT = 64 << 20  # bytes; the largest file that we read, noto's icons.json, has 25 MB
+# npm waits for an answer for five minutes and asks three times, over a minute apart. A package that
+# is coming may take longer than its answer.
+PATIENCE = {"timeout": 20_000, "retries": 1, "retry-mintimeout": 1000, "retry-maxtimeout": 2000}
 TOTAL_LIMIT = 512 << 20  # bytes of all wanted files of one package
 
 
@@ -70,10 +74,32 @@ def obtain(package: Package, folder: Path | None = None) -> Path:
     return path
 
 
+def obtain_all(
+    packages: Sequence[Package],
+    folder: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """What `obtain` returns of several packages.
+
+    Args:
+        packages: what to get.
+        folder: as `obtain` takes it.
+        say: is told each package that must be fetched, before that.
+
+    Raises:
+        UserError, DataError: as of `obtain`.
+    """
+    paths = []
+    for number, package in enumerate(packages, 1):
+        if say is not None and folder is None and not (cache_folder() / package.file).is_file():
+            say(f"Fetching {package.spec} (package {number} of {len(packages)}).")
+        paths.append(obtain(package, folder))
+    return paths
+
+
 def cache_folder() -> Path:
-    """Where fetched packages are kept: `mmgen/packages` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mmgen" / "packages"
+    """Where fetched packages are kept: `packages` in `mmgen.files.cache_folder`."""
+    return user_cache() / "packages"
 
 
 def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
@@ -122,12 +148,13 @@ def _fetch(package: Package, target: Path) -> None:
     except OSError as error:
         raise UserError(
             f"Cannot keep {package.file} in {target.parent}: {error.strerror}; "
-            "set XDG_CACHE_HOME to a folder that can be written."
+            "set MMGEN_CACHE to a folder that can be written."
         ) from None
 
 
 def _pack(npm: str, package: Package, place: str) -> None:
     command = [npm, "pack", package.spec, "--pack-destination", place, "--ignore-scripts"]
+    command += [f"--fetch-{name}={value}" for name, value in PATIENCE.items()]
     try:
         # Run in an empty folder: a package.json or .npmrc of the user's project does not matter.
         done = subprocess.run(

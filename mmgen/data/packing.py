@@ -13,12 +13,12 @@ from pathlib import Path
 from mmgen.data.captions import Caption
 from mmgen.data.clips import STILL, sample_frames, seen_at, strip_of
 from mmgen.data.films import Limits, format_of
-from mmgen.data.pictures import FORMATS, BadSample
+from mmgen.data.pictures import FORMATS, BadSample, open_picture
 from mmgen.data.reports import refuse_many_bad, report_bad
 from mmgen.data.shards import write_shard
 from mmgen.data.sources import Source
-from mmgen.errors import ConfigError, DataError, UserError
-from mmgen.files import replacing_folder
+from mmgen.errors import ConfigError, DataError
+from mmgen.files import refuse_taken, replacing_folder
 
 ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 STRIP_WIDTH = 16383  # the most pixels that a WebP has
@@ -66,8 +66,7 @@ def pack(
     ):
         if size < 1:
             raise ConfigError(f"{name} must be at least 1, not {size}.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is there and not empty; remove it, or choose another place.")
+    refuse_taken(out)
     bad: dict[str, str] = {}
     if clips is None:
         members = partial(_members, _picture, source, image_size)
@@ -138,11 +137,9 @@ def _members(
 ) -> dict[str, bytes]:
     captions = source.captions(index)
     ending, content, facts = encode(source, index, image_size)
-    record = {
-        "key": source.key(index),
-        "captions": [_raw(caption) for caption in captions],
-        **facts,
-    }
+    record: dict[str, object] = {"key": source.key(index), **facts}
+    if source.captioned:
+        record["captions"] = [_raw(caption) for caption in captions]
     text = json.dumps(record, ensure_ascii=False).encode()
     return {ending: content, "json": text}
 
@@ -155,9 +152,9 @@ def _picture(source: Source, index: int, image_size: int | None) -> Encoded:
     """Ending and bytes: as they are if they can be decoded, or cropped and resized."""
     from PIL import Image
 
-    picture = source.picture(index)
+    encoded = source.encoded(index)
+    picture = open_picture(encoded, source.key(index))
     if image_size is None:
-        encoded = source.encoded(index)
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
             return ENDINGS[str(opened.format)], encoded, {}
     from mmgen.data.fit import fit_bytes

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmgen.errors import DataError
+from mmgen.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,6 +15,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 EXTENSIONS = ("png", "apng", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
 FILMS = ("mp4", "webm", "mov", "mkv", "avi", "m4v")
 PIXEL_LIMIT = 64_000_000
+_DEEP = "has 32 bits a channel; save it with 8"
 
 
 class BadSample(DataError):
@@ -53,29 +54,32 @@ def open_picture(source: bytes | str | Path, key: str, *, limit: int = PIXEL_LIM
             return to_rgb(picture)
     except BadSample:
         raise
+    except DataError:
+        raise BadSample(key, f"it {_DEEP}") from None
     except UnidentifiedImageError:
         raise BadSample(key, f"it is not a picture ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadSample(key, f"it has more than {limit} pixels") from None
     except Exception as error:  # decoders meet damage with any kind of exception
-        raise BadSample(key, f"it is damaged ({_first_line(error)})") from None
+        raise BadSample(key, f"it is damaged ({first_line(error)})") from None
 
 
 def _too_large(size: tuple[int, int], limit: int) -> str:
     return f"it has {size[0]}x{size[1]} pixels, more than {limit}"
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__
-
-
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Return a decoded picture as RGB: upright, transparency over white."""
+    """Return a decoded picture as RGB: upright, transparency over white.
+
+    Raises:
+        DataError: it has 32 bits a channel, of which nobody says what is white.
+    """
     from PIL import Image, ImageOps
 
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG"):
+        raise DataError(f"The picture {_DEEP}.")
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
+    if picture.mode.startswith("I"):  # some versions of Pillow open 16-bit PNGs as "I"
         picture = _sixteen_bits_to_eight(picture)
     if not picture.has_transparency_data:
         return picture.convert("RGB")

@@ -23,17 +23,21 @@ def report_bad(bad: dict[str, str], total: int, name: str, seen: int | None = No
     return f"Skipped {len(named)} bad of {_seen(seen, total)} samples in {name}: {few}{more}."
 
 
-def refuse_many_bad(bad: dict[str, str], total: int, name: str, limit: float) -> None:
+def refuse_many_bad(
+    bad: dict[str, str], total: int, name: str, limit: float, seen: int | None = None
+) -> None:
     """Refuse a data set of which more than the share `limit` is bad; see `report_bad`.
 
     Raises:
         DataError: one sentence that names them.
     """
     if len(bad) > limit * total:
+        more = f"more than {100 * limit:.3g}%"
+        if seen not in (None, total):
+            more = f"already {more}; `mmgen data check` names the rest"
         raise DataError(
-            f"{report_bad(bad, total, name)} These are the ones met so far, already more than "
-            f"{100 * limit:.3g}%; mend the data, or allow more with --allow-bad "
-            "(data.limit_bad in a recipe)."
+            f"{report_bad(bad, total, name, seen)} That is {more}; mend the data, or allow more "
+            "with --allow-bad (data.limit_bad in a recipe)."
         )
 
 

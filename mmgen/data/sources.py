@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,11 @@ class Source:
         """
         if not any(entry.picture for entry in entries):
             raise DataError(f"{name} holds no pictures; check the path.")
-        if captioned and not any(entry.captioned for entry in entries):
+        keys = Counter(entry.key for entry in entries)
+        if len(keys) < len(entries):
+            twice = next(key for key, times in keys.items() if times > 1)
+            raise DataError(f"{name} has several samples called '{twice}'; name each file once.")
+        if captioned and not any(map(_may_be_captioned, entries)):
             raise NoCaptions(
                 f"{name} holds no captions; give each picture a .txt (or a .json with 'caption') "
                 "of the same name, or the folder a metadata.jsonl with file_name and text."
@@ -181,8 +187,8 @@ def open_source(
 
     Args:
         path: a .tar or .parquet, a brace range of them (`train-{0000..0003}.tar`), a folder of
-            pictures, one picture, a folder that HuggingFace's `save_to_disk` wrote, or a `Dataset`
-            or `DatasetDict` itself.
+            pictures or of one series of shards or tables, one picture, a folder that HuggingFace's
+            `save_to_disk` wrote, or a `Dataset` or `DatasetDict` itself.
         captioned: False: the pictures alone are read, and need no captions.
         columns: of a table.
         films: for clips: what ends in .mp4, .webm and so on counts as pictures do.
@@ -196,12 +202,7 @@ def open_source(
     name, place = str(path), Path(path)
     if place.is_dir() and is_saved_dataset(place):
         return Source(name, index_saved(place, columns, captioned), captioned=captioned)
-    files = [place] if place.exists() or "{" not in name else list(map(Path, expand_braces(name)))
-    for file in files:
-        if not file.exists():
-            raise DataError(
-                f"There is no {file}; name a folder, a .tar, a .parquet or a brace range of them."
-            )
+    files = files_of(place, FILMS if films else ())
     if all(file.suffix.lower() == ".parquet" for file in files):
         return Source(name, index_parquet(files, columns, captioned), captioned=captioned)
     if columns != ANY:
@@ -222,23 +223,71 @@ def open_any(path: object, columns: Columns = ANY, films: bool = False) -> Sourc
         return open_source(path, captioned=False, columns=columns, films=films)
 
 
-def _of_files(place: Path, files: list[Path], also: tuple[str, ...]) -> list[Entry]:
+def files_of(place: Path, also: tuple[str, ...] = ()) -> list[Path]:
+    """The files that a path names: itself, those of a brace range, or a folder's shards or tables.
+
+    Args:
+        place: as `open_source` takes it.
+        also: endings that count as pictures do; a folder of pictures is one place.
+
+    Raises:
+        DataError: one is missing, or a folder's shards are of several series.
+    """
     if place.is_dir():
-        return _of_folder(place, also)
+        return _series_in(place, also) or [place]
+    name = str(place)
+    files = [place] if place.exists() or "{" not in name else list(map(Path, expand_braces(name)))
+    for file in files:
+        if not file.exists():
+            raise DataError(
+                f"There is no {file}; name a folder, a .tar, a .parquet or a brace range of them."
+            )
+    return files
+
+
+def _series_in(folder: Path, also: tuple[str, ...]) -> list[Path]:
+    """The shards or tables of a folder without pictures, in the order of their numbers."""
+    for ending, what in (("tar", "shards"), ("parquet", "tables")):
+        found = sorted(folder.glob(f"*.{ending}"), key=_numbered)
+        series = list(dict.fromkeys(_numbered(file)[0] for file in found))
+        if not series or any(is_picture(path, also) for path in folder.rglob("*")):
+            continue
+        if len(series) == 1:
+            return found
+        # A folder of splits, and nobody wants to train on all of them unasked.
+        first = [file for file in found if _numbered(file)[0] == series[0]]
+        numbers = ",".join(file.stem.removeprefix(series[0]) for file in first)
+        one = first[0] if len(first) == 1 else folder / f"{series[0]}{{{numbers}}}.{ending}"
+        names = ", ".join(name.rstrip("-_.") for name in series)
+        raise DataError(
+            f"{folder} holds {what} of several series ({names}); name one, such as '{one}'."
+        )
+    return []
+
+
+def _numbered(file: Path) -> tuple[str, int]:
+    """What a shard is called before its number, and that."""
+    stem = re.match(r"(.*?)([0-9]*)$", file.stem.split("-of-")[0], re.DOTALL)
+    assert stem is not None
+    return stem[1], int(stem[2] or 0)
+
+
+def _of_files(place: Path, files: list[Path], also: tuple[str, ...]) -> list[Entry]:
+    if files == [place] and place.is_dir():
+        return index_folder(place, also)
     if is_picture(place, also):
         return [with_text(place.parent, place)]
     return index_shards(files, also)
 
 
-def _of_folder(folder: Path, also: tuple[str, ...]) -> list[Entry]:
-    entries = index_folder(folder, also)
-    for ending, what in (("tar", "shards"), ("parquet", "tables")):
-        if not entries and (files := sorted(folder.glob(f"*.{ending}"))):
-            raise DataError(
-                f"{folder} is a folder of {what}; name the {what}, such as '{files[0]}' or a range "
-                f"like 'train-{{0000..0003}}.{ending}'."
-            )
-    return entries
+def _may_be_captioned(entry: Entry) -> bool:
+    """Whether captions may be expected; a record that cannot be read may hold some."""
+    if entry.text or entry.captions:
+        return True
+    try:
+        return entry.json is not None and bool(captions_of(_record(entry.key, entry.json)))
+    except BadSample:
+        return True
 
 
 def _captions(entry: Entry) -> tuple[Caption, ...]:

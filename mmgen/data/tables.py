@@ -11,16 +11,16 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
-from mmgen.data.index import Entry, Span
+from mmgen.data.index import Entry, Span, distinct_names, path_inside
 from mmgen.data.pictures import BadSample
-from mmgen.errors import DataError, suggestion
+from mmgen.errors import DataError, first_line, suggestion
 
 PICTURE_COLUMNS = ("image", "picture", "img", "jpg", "png", "file_name", "image_path", "path")
 CAPTION_COLUMNS = ("captions", "caption", "text", "prompt", "description", "sentence", "title")
-KEPT_GROUPS = 2  # row groups of a parquet file that are kept decoded
+KEPT_BYTES = 512 << 20  # of decoded row groups that the parquet files of a source keep together
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class Cell:
         try:
             value = self.table.cell(self.row, self.column)
         except Exception as error:  # the libraries meet damage with any kind of exception
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadSample(key, f"its row cannot be read ({first[:200]})") from None
+            raise BadSample(key, f"its row cannot be read ({first_line(error)})") from None
         if isinstance(value, dict):
             value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         if isinstance(value, str):
@@ -104,19 +103,30 @@ class Cell:
     def _file(self, key: str, name: str) -> Path:
         if self.table.root is None:
             return Path(name)
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+        path = path_inside(self.table.root, name)
+        if path is None:
             raise BadSample(key, "its file name leads out of the folder")
-        return self.table.root / path
+        return path
 
 
 def index_parquet(files: list[Path], columns: Columns, captioned: bool) -> list[Entry]:
-    """Index parquet files, in their order; the keys are `NAME:ROW`.
+    """Index parquet files, in their order; the keys are `NAME:ROW`, or `FOLDER/NAME:ROW`.
 
     Raises:
         DataError: pyarrow is not installed, a file is damaged, or a column is missing.
     """
-    return [e for file in files for e in _entries(_Parquet(file), file.name, columns, captioned)]
+    kept = _Kept(KEPT_BYTES)
+    return [
+        entry
+        for file, name in zip(files, distinct_names(files))
+        for entry in _entries(_Parquet(file, kept), name, columns, captioned)
+    ]
+
+
+def largest_group(files: list[Path], columns: Columns) -> tuple[int, int]:
+    """Bytes of pictures in the largest row group of parquet files, and in all of them."""
+    sizes = [size for file in files for size in _Parquet(file, _Kept(0)).sizes(columns.picture)]
+    return max(sizes, default=0), sum(sizes)
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -138,7 +148,7 @@ def index_saved(folder: Path, columns: Columns, captioned: bool) -> list[Entry]:
     try:
         data = datasets.load_from_disk(str(folder))
     except Exception as error:  # as above
-        raise DataError(f"{folder} is damaged ({_first(error)}); save it again.") from None
+        raise DataError(f"{folder} is damaged ({first_line(error)}); save it again.") from None
     return index_dataset(data, columns, captioned, str(folder), folder)
 
 
@@ -214,10 +224,33 @@ def _as_captions(value: object) -> tuple[object, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+class _Kept:
+    """The row groups that were read last, of all files of a source, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._groups: OrderedDict[Hashable, Any] = OrderedDict()
+        self._room, self._lock = limit, threading.Lock()
+
+    def find(self, key: Hashable) -> Any:
+        """A group that is kept, or None."""
+        with self._lock:
+            if key in self._groups:
+                self._groups.move_to_end(key)  # the newest stands last
+            return self._groups.get(key)
+
+    def keep(self, key: Hashable, values: Any) -> None:
+        """Keep a group, and let the oldest go for it; the newest is kept whatever its size."""
+        with self._lock:
+            self._groups[key] = values
+            self._room -= values.nbytes
+            while self._room < 0 and len(self._groups) > 1:
+                self._room += self._groups.popitem(last=False)[1].nbytes
+
+
 class _Parquet:
     """One parquet file; the row groups read last stay in memory."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, kept: _Kept) -> None:
         try:
             from pyarrow import parquet
         except ImportError:
@@ -228,14 +261,13 @@ class _Parquet:
             with parquet.ParquetFile(file) as opened:
                 meta, self.names = opened.metadata, list(opened.schema_arrow.names)
         except Exception as error:  # as above
-            raise DataError(
-                f"{file} is no parquet file, or it is damaged ({_first(error)}); fetch it again."
-            ) from None
+            why = f"{file} is no parquet file, or it is damaged ({first_line(error)})"
+            raise DataError(f"{why}; fetch it again.") from None
         self.state = Span(file).state
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self._starts: list[int] = [0, *accumulate(sizes)]
-        self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._meta = meta
+        self._kept, self._lock = kept, threading.Lock()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -245,20 +277,32 @@ class _Parquet:
             try:
                 values = self._read(group, name).to_pylist()
             except Exception as error:  # as above
-                why = f"{self.name} is damaged ({_first(error)})"
+                why = f"{self.name} is damaged ({first_line(error)})"
                 raise DataError(f"{why}; fetch it again.") from None
             yield from values
 
     def cell(self, row: int, name: str) -> object:
         group = bisect_right(self._starts, row) - 1
+        key = (self.name, group, name)
         with self._lock:  # several threads that want one group need not all read it
-            values = self._kept.pop((group, name), None)
+            values = self._kept.find(key)
             if values is None:
                 values = self._read(group, name)
-            self._kept[group, name] = values  # the newest stands last
-            while len(self._kept) > KEPT_GROUPS:
-                self._kept.popitem(last=False)
+                self._kept.keep(key, values)
         return values[row - self._starts[group]].as_py()
+
+    def sizes(self, picture: str | None) -> list[int]:
+        """Bytes of the pictures in each row group."""
+        column = _chosen(self, picture, PICTURE_COLUMNS, "pictures")
+        groups = [self._meta.row_group(i) for i in range(self._meta.num_row_groups)]
+        return [
+            sum(
+                part.total_uncompressed_size
+                for part in map(group.column, range(group.num_columns))
+                if part.path_in_schema.split(".")[0] == column
+            )
+            for group in groups
+        ]
 
     def _read(self, group: int, name: str) -> Any:
         from pyarrow import parquet
@@ -298,7 +342,3 @@ def _needed(name: str, package: str) -> DataError:
     return DataError(
         f"{name} needs the package {package} to be read; `pip install 'mmgen-ar[data]'`."
     )
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

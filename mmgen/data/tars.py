@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from mmgen.data.index import Entry, Span
+from mmgen.data.index import Entry, Span, distinct_names
 from mmgen.data.pictures import EXTENSIONS
 from mmgen.errors import DataError
 
@@ -44,7 +44,7 @@ def expand_braces(pattern: str) -> list[str]:
 def index_shards(paths: list[Path], also: tuple[str, ...] = ()) -> list[Entry]:
     """Index the samples of several shards, in their order: pictures, and what ends in `also`.
 
-    A key that occurs in several shards is given as `SHARD/KEY`.
+    A key that occurs in several shards is given as `SHARD/KEY`, with folders where names repeat.
 
     Raises:
         DataError: a shard is missing, named twice, or not a whole, uncompressed tar.
@@ -52,11 +52,12 @@ def index_shards(paths: list[Path], also: tuple[str, ...] = ()) -> list[Entry]:
     if len(set(paths)) < len(paths):
         twice = next(path for path, times in Counter(paths).items() if times > 1)
         raise DataError(f"The shard {twice} is named twice; name it once.")
-    shards = [(path, index_shard(path, also)) for path in paths]
+    names = distinct_names([path.with_suffix("") for path in paths])
+    shards = [(name, index_shard(path, also)) for name, path in zip(names, paths)]
     times = Counter(entry.key for _, entries in shards for entry in entries)
     return [
-        replace(entry, key=f"{path.stem}/{entry.key}") if times[entry.key] > 1 else entry
-        for path, entries in shards
+        replace(entry, key=f"{name}/{entry.key}") if times[entry.key] > 1 else entry
+        for name, entries in shards
         for entry in entries
     ]
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmgen.errors import DataError
+from mmgen.errors import DataError, first_line
 from mmgen.evaluation.features import Pictures
 from mmgen.evaluation.standard import Array, Gaussian
 from mmgen.files import replacing
@@ -97,7 +97,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
         with np.load(path, allow_pickle=False) as file:
             yield file
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{path} is not a plain .npz file ({reason}); get it again.") from None
 
 

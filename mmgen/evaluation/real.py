@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmgen.data.emoji import SPLITS, Concept, Item, concepts
+from mmgen.data.emoji import MANIFEST, SPLITS, Concept, Item, concepts, is_emoji_set
 from mmgen.data.fit import fit_bytes
 from mmgen.data.sources import open_source
 from mmgen.errors import DataError
@@ -21,7 +21,8 @@ from mmgen.evaluation.features import (
 from mmgen.files import read_json
 from mmgen.progress import Progress
 
-MANIFEST, FEATURES = "manifest.json", "features.safetensors"
+FEATURES = "features.safetensors"
+_MAKE = "make one with: mmgen data emoji --out FOLDER"
 RESTYLE = ("flat", "3d", "ink")  # one maker's drawings of the same things
 
 
@@ -97,9 +98,9 @@ def size_of(folder: str | Path) -> int:
     Raises:
         DataError: the folder is none of `mmgen data emoji`.
     """
-    shards_of(folder, SPLITS[0])
-    manifest = read_json(Path(folder) / MANIFEST)
-    size = manifest.get("size") if isinstance(manifest, dict) else None
+    if not is_emoji_set(folder):
+        raise DataError(f"{folder} is no folder that `mmgen data emoji` wrote; {_MAKE}")
+    size = read_json(Path(folder) / MANIFEST).get("size")
     if not isinstance(size, int):
         raise DataError(
             f"{Path(folder) / MANIFEST} names no size; write the set again with: "
@@ -116,10 +117,7 @@ def shards_of(folder: str | Path, split: str) -> str:
     """
     found = sorted(Path(folder).glob(f"{split}-*.tar"))
     if not found:
-        raise DataError(
-            f"{folder} has no shards of the split '{split}'; write the set with: "
-            f"mmgen data emoji --out {folder}"
-        )
+        raise DataError(f"{folder} has no shards of the split '{split}' of the emoji set; {_MAKE}")
     if len(found) == 1:
         return str(found[0])
     numbers = ",".join(path.stem.removeprefix(f"{split}-") for path in found)

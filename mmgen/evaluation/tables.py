@@ -100,11 +100,12 @@ def _tokenizer(result: Result) -> Table:
         for name, head in (("rfid", "rFID"), ("rsfid", "sFID"), ("lpips", "LPIPS"))
         if any(name in found for found in result.figures.values())
     ]
-    heads = ["split", "pictures", "PSNR, dB", "SSIM", "codes used", "perplexity"]
+    heads = ["split", "pictures", "skipped", "PSNR, dB", "SSIM", "codes used", "perplexity"]
     rows = [
         [
             split,
             str(found["pictures"]),
+            str(found.get("skipped", 0)),
             f"{found['psnr']:.2f}",
             f"{found['ssim']:.3f}",
             "-" if found["codes_used"] is None else f"{found['codes_used']:.1%}",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmgen.data.dataset import ImageTextDataset
-from mmgen.data.emoji import SPLITS
+from mmgen.data.emoji import SPLITS, is_emoji_set
 from mmgen.data.sources import open_source
 from mmgen.errors import UserError, suggestion
 from mmgen.evaluation.features import Features, Pictures
@@ -40,6 +40,7 @@ def evaluate_tokenizer(
     *,
     stage: Stage,
     size: int | None = None,
+    limit_bad: float = 0.01,
     device: torch.device,
     inception: Inception | None = None,
     lpips: Lpips | None = None,
@@ -52,11 +53,12 @@ def evaluate_tokenizer(
         splits: of the emoji set.
         stage: shows progress.
         size: pixels a side; None: the pipeline's, or 64.
+        limit_bad: share of pictures that may be bad; they are named in the result.
         device: where it runs.
         inception: adds rFID and its spatial kin. `lpips`: adds LPIPS.
 
     Raises:
-        UserError: the model, the data or the size cannot be used.
+        UserError: the model, the data or the size cannot be used, or too many pictures are bad.
     """
     vision, own_size = load_tokenizer(model)
     vision.to(device)
@@ -69,12 +71,13 @@ def evaluate_tokenizer(
     figures, rules = dict[str, Any](), dict[str, Any]()
     for split, place in places_of(data, splits).items():
         source = open_source(place, captioned=False)
-        pictures = ImageTextDataset(source, image_size=size, drop_caption=0.0)
+        pictures = ImageTextDataset(source, size, drop_caption=0.0, limit_bad=limit_bad)
         watcher = _Watcher(inception, lpips)
         with stage(f"Reconstructing {split}") as progress:
             batches = _counted(held_out_pixels(pictures), len(pictures), progress)
             found = fidelity(vision, batches, device, watcher)
-        figures[split] = {**found, **watcher.figures()}
+        bad = {"skipped": len(pictures.bad), "bad": dict(pictures.bad)}
+        figures[split] = {**found, **bad, **watcher.figures()}
         rules[split] = {"hash": watcher.hash, "pictures": found["pictures"]}
     standard = {
         **({"inception": described(inception)} if inception else {}),
@@ -97,7 +100,7 @@ def places_of(data: str, splits: Sequence[str]) -> dict[str, str]:
     for split in splits:
         if split not in SPLITS:
             raise UserError(f"There is no split '{split}'{suggestion(split, SPLITS)}")
-    if not Path(data).is_dir() or not any(Path(data).glob("*-*.tar")):
+    if not is_emoji_set(data):
         return {WHOLE: data}
     return {split: shards_of(data, split) for split in splits}
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from mmgen.files import cache_folder
 from mmgen.pipeline_folder import PIPELINE_FILE
 from mmgen.published.catalogue import Card
-
-CACHE = "MMGEN_CACHE"  # environment variable that says where they lie
 
 
 def published_folder(card: Card) -> Path:
@@ -28,10 +26,3 @@ def published_folder(card: Card) -> Path:
         files = [str(path) for path in download(card.system, card.name)]
         import_files(card.system, files, {}, folder)
     return folder
-
-
-def cache_folder() -> Path:
-    """Where imported checkpoints lie: `$MMGEN_CACHE`, else `mmgen` in the user's cache."""
-    if place := os.environ.get(CACHE):
-        return Path(place)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmgen"

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmgen.config import to_dict
 from mmgen.errors import CheckpointError, UserError
-from mmgen.files import write_json
+from mmgen.files import refuse_taken, write_json
 from mmgen.pieces import PIXELS, facts, is_clip, stride_of
 from mmgen.pipeline_folder import (
     FORMAT,
@@ -19,7 +19,6 @@ from mmgen.pipeline_folder import (
     PipelineInfo,
     SamplingDefaults,
     Source,
-    refuse_taken,
 )
 from mmgen.published.catalogue import SYSTEMS, refuse_system, tokenizers_for
 from mmgen.published.matching import Match, match

@@ -119,7 +119,7 @@ def test_frames_are_never_replaced(
 ) -> None:
     name = "a-2.gif" if "-n" in out else "ball.gif"
     shutil.copy(folders / "ball.gif", tmp_path / name)
-    words = ("sample", "--model", folders / "going-on", "--frames", name)
+    words = ("sample", "--model", folders / "going-on", "--frames-from", name)
     assert_one_sentence(mmgen(*words, *out, cwd=tmp_path), f"{name} would be replaced")
     assert (tmp_path / name).read_bytes() == (folders / "ball.gif").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -132,8 +132,8 @@ def test_frames_that_are_no_squares_are_named(mmgen: Any, folders: Path, tmp_pat
     done = mmgen(*words, "-o", "on.gif", cwd=tmp_path)
     said = "mmgen: The frames of wide.gif are 16x8; they were squeezed into 4x4, nothing was cut"
     assert done.code == 0 and done.err.startswith(said)
-    again = mmgen(*words, "-o", "wide.gif", cwd=tmp_path)  # where it was read from
-    assert again.out == "wide.gif (replaced)\n" and again.err.startswith(said)
+    again = mmgen(*words, "-o", "on.gif", cwd=tmp_path)
+    assert again.out == "on.gif (replaced)\n" and again.err.startswith(said)
     done = mmgen(*words, "-o", "on.jpg", cwd=tmp_path)
     assert done.code == 2 and "on.jpg holds no clips" in done.err
     assert not (tmp_path / "on.jpg").exists()

@@ -59,7 +59,7 @@ def test_training_goes_on_from_it(place: tuple[Path, str], mmgen: Commands, pict
     folder, _ = place
     words = ("train", "tokenizer", "--data", pictures, "--from", "run/final", "-o", "more")
     few = ("train.steps=2", "train.batch_size=4", "loss.perceptual=0", "data.held_out=0")
-    done = mmgen(*words, "data.image_size=16", *few, cwd=folder)
+    done = mmgen(*words, "--size", 16, *few, cwd=folder)
     assert (done.code, done.err) == (0, ""), done
     assert "Latents are multiplied by " in done.out
 

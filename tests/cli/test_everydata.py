@@ -41,6 +41,16 @@ def test_check_says_what_is_there(mmgen: Commands, place: Path) -> None:
         assert sheet.width > 4 * 96 and sheet.height > 3 * 96
 
 
+def test_check_mentions_texts_without_a_picture(mmgen: Commands, place: Path) -> None:
+    for name in ("00.x.txt", "readme.txt"):
+        (place / "my/pictures" / name).write_text("a text")
+    done = mmgen("data", "check", "my/pictures", cwd=place)
+    remark = "2 .txt without a picture of that name: 00.x.txt, readme.txt"
+    assert done.code == 0 and f"bad         none\nremark      {remark}\nsheet" in done.out
+    done = mmgen("data", "check", "my/pictures", "--json", cwd=place)
+    assert json.loads(done.out)["remarks"] == [remark]
+
+
 def test_check_ends_with_1_if_too_many_are_bad(mmgen: Commands, place: Path) -> None:
     spoil(place)
     words = ("data", "check", "my/pictures", "--json", "-o", "c.png")
@@ -84,7 +94,7 @@ def test_pack_writes_shards_that_train(mmgen: Commands, place: Path) -> None:
     assert done.out.startswith("Wrote 12 pictures to shards/train-{0000..0002}.tar. Skipped 1 bad")
     done = mmgen("data", "check", "shards/train-{0000..0002}.tar", cwd=place)
     assert done.code == 0 and "12 usable\nsizes       8x8 to 8x8" in done.out
-    assert_one_sentence(mmgen(*words, cwd=place), "shards is there and not empty")
+    assert_one_sentence(mmgen(*words, cwd=place), "shards already exists")
 
 
 def test_what_goes_on_from_a_pipeline_has_its_own_folder(
@@ -110,8 +120,11 @@ def test_one_line_makes_a_pipeline(mmgen: Commands, tiny: Path, place: Path) -> 
     words = (*words, "--tokenizer", tiny, *FEW)
     spoil(place)
     assert_one_sentence(
-        replace_out(mmgen(*words, cwd=place)), "'notes.png' (it is not a picture", "--allow-bad"
+        replace_out(mmgen(*words, cwd=place)),
+        "'notes.png' (it is not a picture",
+        "--allow-bad",
     )
+    assert [path.name for path in place.iterdir()] == ["my"]
     done = mmgen(*words, "--allow-bad", "0.1", "-o", "run", cwd=place)
     assert (done.code, done.err) == (0, ""), done
     lines = done.out.splitlines()
@@ -211,7 +224,7 @@ REFUSED = [
     (("data", "check", "my/pictures", "--allow-bad", "2"), "--allow-bad is 2; give a share"),
     (("data", "check", "my/pictures", "--caption-column", "x"), "is no table"),
     (("data", "check", "my/pictures", "-o", "my"), "does not name a picture"),
-    (("data", "pack", "my/pictures", "--out", "my"), "my is there and not empty"),
+    (("data", "pack", "my/pictures", "--out", "my"), "my already exists"),
     (("data", "pack", "my/pictures", "--out", "s", "--shard-size", "0"), "shard_size must be at"),
 ]
 

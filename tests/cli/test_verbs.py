@@ -154,7 +154,7 @@ REFUSED: list[tuple[tuple[Any, ...], str]] = [
     (("edit", "in-2.png", "a", "--box", "0,0,9,9", "-n", 2, "-o", "in.png"), "in-2.png would be"),
     (("edit", "in-2.png", "a", "b", "--box", "0,0,9,9", "-o", "in.png"), "but it is read"),
     (("caption", "no.png"), "There is no file no.png"),
-    (("caption", "no.txt"), "it is not a picture"),
+    (("caption", "no.txt"), "mmgen: no.txt cannot be used: it is not a picture"),
     (("caption", "in.png", "-n", 0), "-n is 0; give 1 to 1000"),
     (("caption", "in.png", "-n", 2, "--temperature", 0), "all 2 captions are the same"),
     (("caption", "in.png", "--temperature", -1), "temperature must be 0 or more"),

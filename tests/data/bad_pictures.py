@@ -29,6 +29,7 @@ BAD = {
     "long.png": "larger than",
     "text.jpg": "not a picture",
     "elsewhere": "a link to a folder",
+    "fifo.png": "a pipe",
 }
 
 
@@ -71,6 +72,7 @@ def write_bad_pictures(folder: Path, outside: Path) -> Path:
     blue.save(folder / "long.png")
     (folder / "long.txt").write_text("word " * 400_000)
     (folder / "text.jpg").write_text("buy milk")
+    os.mkfifo(folder / "fifo.png")
     return folder
 
 

@@ -53,7 +53,9 @@ def test_a_finished_build_says_where_the_licences_are(
 ) -> None:
     seen = {}
 
-    def build(out: Path, size: int, packages: Path | None, progress: object) -> dict[str, object]:
+    def build(
+        out: Path, size: int, packages: Path | None, progress: object, say: object
+    ) -> dict[str, object]:
         seen.update(out=out, size=size, packages=packages)
         return {"splits": {"train": {"count": 5}, "val": {"count": 1}}}
 

@@ -145,9 +145,11 @@ def test_packages_are_named_as_npm_names_them() -> None:
 
 def test_without_npm_there_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "cache"))
+    said = list[str]()
     with pytest.raises(UserError, match=r"npm is needed.*--packages"):
-        emoji.build_emoji(tmp_path / "out")
+        emoji.build_emoji(tmp_path / "out", say=said.append)
+    assert said == ["Fetching @discordapp/twemoji@16.0.1 (package 1 of 6)."]
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -168,9 +170,32 @@ def test_a_failing_npm_is_one_error(
     npm.write_text(f"#!/bin/sh\n{script}\n")
     npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=words):
         obtain(Package("@some/thing", "1.0.0", "0" * 64))
+
+
+def test_fetched_files_lie_in_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("MMGEN_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "xdg/mmgen/packages"
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own/packages"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for npm is a shell script")
+def test_npm_is_not_waited_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words; exit 3\n')
+    npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError):
+        obtain(Package("@some/thing", "1.0.0", "0" * 64))
+    words = (tmp_path / "words").read_text().split()
+    assert {"--fetch-retries=1", "--fetch-timeout=20000", "--fetch-retry-maxtimeout=2000"} <= set(
+        words
+    )
 
 
 def test_a_folder_of_packages_must_hold_the_published_files(tmp_path: Path) -> None:
@@ -291,12 +316,13 @@ def small_set(monkeypatch: pytest.MonkeyPatch) -> list[emoji.Item]:
         ids = sorted(item.id for item in items if item.split == split)
         digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
         facts[split] = {"count": len(ids), "sha256": digest}
-    monkeypatch.setattr(emoji, "_facts", lambda: {"splits": facts, "pixels64": {}})
+    monkeypatch.setattr(emoji, "published_facts", lambda: {"splits": facts, "pixels64": {}})
 
     def flat(style: Style, packages: Path | None) -> object:
         return lambda key, label: Image.new("RGB", (256, 256), (len(key), len(label), 9))
 
     monkeypatch.setattr(emoji, "open_style", flat)
+    monkeypatch.setattr(emoji, "obtain_all", lambda *_words: None)
     return items
 
 
@@ -344,10 +370,11 @@ def test_a_record_holds_what_was_promised(tmp_path: Path, small_set: list[emoji.
     assert all(isinstance(text, str) and weight > 0 for text, weight in record["captions"])
 
 
-def test_an_interrupted_build_leaves_no_manifest(
+def test_a_build_that_stops_while_drawing_leaves_the_old_set(
     tmp_path: Path, small_set: list[emoji.Item]
 ) -> None:
     emoji.build_emoji(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def stop(done: int, total: int) -> None:
         if done == 9:
@@ -355,8 +382,36 @@ def test_an_interrupted_build_leaves_no_manifest(
 
     with pytest.raises(KeyboardInterrupt):
         emoji.build_emoji(tmp_path, progress=stop)
-    assert not (tmp_path / "manifest.json").exists()
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_build_that_stops_while_writing_is_not_taken_for_whole_and_can_be_repeated(
+    tmp_path: Path, small_set: list[emoji.Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_words: object) -> None:
+        raise KeyboardInterrupt
+
+    whole = emoji.build_emoji(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(emoji, "write_shard", stop)
+        with pytest.raises(KeyboardInterrupt):
+            emoji.build_emoji(tmp_path)
+    assert "size" not in json.loads((tmp_path / "manifest.json").read_text())
+    assert emoji.build_emoji(tmp_path) == whole
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", "[1]", "no json", '{"format": "another"}'])
+def test_folders_of_other_things_are_refused_and_stay(
+    tmp_path: Path, small_set: list[emoji.Item], manifest: str | None
+) -> None:
+    (tmp_path / "train-0000.tar").write_bytes(b"mine")
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert not emoji.is_emoji_set(tmp_path)
+    with pytest.raises(UserError, match=r"holds something else; .* another place"):
+        emoji.build_emoji(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_wrong_sizes_and_places_are_refused(tmp_path: Path) -> None:

@@ -149,16 +149,17 @@ def test_the_same_packages_give_the_same_bytes(few: list[ClipItem], tmp_path: Pa
     assert json.loads((tmp_path / "one/manifest.json").read_text()) == made[0]
 
 
-def test_another_package_is_refused_and_leaves_no_manifest(
+def test_another_package_is_refused_and_the_old_set_stays(
     few: list[ClipItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     build_clips(out, 16, tmp_path / "npm")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
     short = [ClipItem("b", "b", "train", "a goose", None, "bb", "2", 6)]
     monkeypatch.setattr(emoji_clips, "clip_items", lambda variants: short)
     with pytest.raises(DataError, match="clip b has 5 frames instead of 6"):
         build_clips(out, 16, tmp_path / "npm")
-    assert not (out / "manifest.json").exists()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     gone = [ClipItem("c", "c", "train", "a goose", None, "cc", "2", 6)]
     monkeypatch.setattr(emoji_clips, "clip_items", lambda variants: gone)
     with pytest.raises(DataError, match=r"clips-2@1.0.0 lacks assets/cc\.webp"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from bad_pictures import BAD, GOOD, write_bad_pictures
 from mmgen.data.dataset import ImageTextDataset
 from mmgen.data.inspect import Findings, inspect, scripts_of
 from mmgen.data.pictures import BadSample
+from mmgen.data.reports import refuse_many_bad
 from mmgen.data.sources import open_any, open_source
 from mmgen.errors import DataError
 
@@ -54,6 +56,14 @@ def test_nothing_is_lost(found: Findings) -> None:
     assert "arabic 1" in said and "emoji 1" in said and "1 animated" in said
     assert found.to_dict()["captions"]["scripts"]["latin"] == len(GOOD)
     assert json.dumps(found.to_dict(), ensure_ascii=False).encode("utf-8") and said.encode("utf-8")
+
+
+def test_each_picture_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = open_any(folder), Counter[int]()
+    encoded = source.encoded
+    monkeypatch.setattr(source, "encoded", lambda i: read.update([i]) or encoded(i))
+    inspect(source)
+    assert set(read.values()) == {1}
 
 
 def test_odd_pictures_look_as_they_should(folder: Path) -> None:
@@ -107,3 +117,13 @@ def test_duplicates_and_captions_are_counted(tmp_path: Path) -> None:
 )
 def test_scripts(text: str, scripts: list[str]) -> None:
     assert scripts_of(text) == scripts
+
+
+def test_a_refusal_says_how_much_was_looked_at() -> None:
+    bad = {"a": "it is empty"}
+    with pytest.raises(DataError, match=r"1 bad of 9 .* That is more than 1%; mend") as all_:
+        refuse_many_bad(bad, 9, "my", 0.01)
+    assert "so far" not in str(all_.value) and "rest" not in str(all_.value)
+    with pytest.raises(DataError, match=r"the 3 seen of 9 .* already .*`mmgen data check` name"):
+        refuse_many_bad(bad, 9, "my", 0.01, seen=3)
+    refuse_many_bad(bad, 9, "my", 0.2, seen=3)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -15,8 +17,10 @@ from tiny_clips import animation, grey_frames
 
 from mmgen.data.clips import sample_frames
 from mmgen.data.fit import fit_bytes
+from mmgen.data.inspect import inspect
 from mmgen.data.packing import Clips, pack
 from mmgen.data.sources import open_any, open_source
+from mmgen.data.tables import NoCaptions
 from mmgen.errors import ConfigError, DataError, UserError
 
 
@@ -64,9 +68,22 @@ def test_nothing_is_half_written(folder: Path, tmp_path: Path) -> None:
             pack(open_source(folder), out, **sizes)
     out.mkdir()
     (out / "mine").touch()
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="already exists"):
         pack(open_source(folder), out, limit_bad=1.0)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+def test_pictures_without_captions_stay_without(tmp_path: Path) -> None:
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    done = pack(open_any(tmp_path), tmp_path / "out")
+    for place in (done.name, tmp_path / "out"):
+        found = inspect(open_any(place))
+        assert (found.count, found.bad, found.captioned) == (2, {}, False)
+    with pytest.raises(NoCaptions):
+        open_source(done.name)
+    with tarfile.open(done.name) as tar:
+        assert tar.extractfile("00000000.json").read() == b'{"key": "a.png"}'
 
 
 def test_clips_are_packed_as_they_are_or_as_strips(tmp_path: Path) -> None:

@@ -131,6 +131,22 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     assert np.asarray(picture)[0, :, 0].tolist() == [0, 0x12, 0x80, 0xFF]
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_tiff_is_scaled_in_either_byte_order(order: str) -> None:
+    values = np.array([[0, 0x1234, 0x8000, 0xFFFF]], dtype=f"{order}u2")
+    mode = "I;16" if order == "<" else "I;16B"
+    picture = Image.frombytes(mode, (4, 1), values.tobytes())
+    opened = open_picture(encoded(picture, "TIFF"), "k")
+    assert np.asarray(opened)[0, :, 0].tolist() == [0, 0x12, 0x80, 0xFF]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_32_bits_a_channel_are_a_bad_sample_not_black(kind: type) -> None:
+    picture = Image.fromarray(np.array([[0, 1, 100, 255]], dtype=kind))
+    with pytest.raises(BadSample, match=r"'k' .* 32 bits a channel; save it with 8"):
+        open_picture(encoded(picture, "TIFF"), "k")
+
+
 def test_photos_are_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees

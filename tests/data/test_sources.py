@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmgen.data.captions import Caption
+from mmgen.data.index import Entry, Span
 from mmgen.data.pictures import BadSample
-from mmgen.data.sources import open_source
+from mmgen.data.sources import Source, open_any, open_source
+from mmgen.data.tables import NoCaptions
 from mmgen.errors import DataError
 
 
@@ -83,6 +87,7 @@ def test_captions_of_a_record(
         ({}, "no caption"),
         ([], "no caption"),
         ({"captions": []}, "no caption"),
+        ({"captions": None, "text": 3}, "no caption"),
         ({"captions": ["", " "]}, "no caption"),
         ({"captions": [1]}, "neither"),
         ({"captions": [["a", 1, 2]]}, "neither"),
@@ -94,9 +99,21 @@ def test_captions_of_a_record(
     ],
 )
 def test_bad_records_are_bad_samples(tmp_path: Path, record: object, reason: str) -> None:
-    source = open_source(json_shard(tmp_path, record))
+    content = record if isinstance(record, bytes) else json.dumps(record).encode()
+    members = {"k.png": png(), "k.json": content, "good.png": png(), "good.txt": b"x"}
+    write_tar(tmp_path / "a.tar", members)
+    source = open_source(tmp_path / "a.tar")
     with pytest.raises(BadSample, match=reason):
         source.read(0)
+
+
+@pytest.mark.parametrize("record", [{}, [], {"captions": []}, {"id": 1, "text": None}])
+def test_records_without_any_caption_are_no_captions(tmp_path: Path, record: object) -> None:
+    place = json_shard(tmp_path, record)
+    with pytest.raises(NoCaptions, match="holds no captions"):
+        open_source(place)
+    source = open_any(place)
+    assert not source.captioned and source.read(0).captions == ()
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,7 +121,7 @@ def test_bad_records_are_bad_samples(tmp_path: Path, record: object, reason: str
 def test_any_json_is_captions_or_a_bad_sample(
     tmp_path_factory: pytest.TempPathFactory, value: object
 ) -> None:
-    source = open_source(json_shard(tmp_path_factory.mktemp("json"), {"captions": value}))
+    source = open_any(json_shard(tmp_path_factory.mktemp("json"), {"captions": value}))
     with contextlib.suppress(BadSample):
         assert all(c.text and c.weight > 0 for c in source.read(0).captions)
 
@@ -208,7 +225,7 @@ def test_metadata_cannot_name_files_outside(tmp_path: Path, name: str) -> None:
         ("metadata.csv", b"", "no column"),
         ("metadata.csv", b'file_name,text\n"a.png,x\n', "line"),
         ("metadata.csv", b"file_name,text\n,x\n", "Line 2"),
-        ("metadata.csv", b"file_name,text\na.png," + b"x" * 200_000, "line"),
+        ("metadata.csv", b"file_name,text\na.png," + b"x" * (17 << 20), "line"),
         ("metadata.csv", b"file_name,text\na.png,\xff\n", "UTF-8"),
         ("metadata.csv", b"file_name,text\na.png,\n", "no captions"),
         ("metadata.csv", b"file_name,text\n", "no pictures"),
@@ -229,6 +246,33 @@ def test_unusable_metadata_is_one_error(
         open_source(tmp_path)
 
 
+def test_a_pipe_that_a_table_names_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\nfifo.png,x\n")
+    with pytest.raises(BadSample, match="is a pipe"):
+        open_source(tmp_path).read(0)
+
+
+def test_long_captions_in_a_table_are_used_or_named(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    texts = {"long.png": "x" * 200_000, "endless.png": "x" * 2_000_000}
+    rows = "".join(f"{name},{text}\n" for name, text in texts.items())
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    for name in texts:
+        (tmp_path / name).write_bytes(png())
+    source = open_source(tmp_path)
+    assert source.read(0).captions == (Caption(texts["long.png"]),)
+    with pytest.raises(BadSample, match=r"'endless\.png' .* larger than"):
+        source.read(1)
+    assert csv.field_size_limit() == limit
+
+
+def test_two_samples_of_one_key_are_refused(tmp_path: Path) -> None:
+    entry = Entry("a", picture=Span(tmp_path / "a.png"), captions=("x",))
+    with pytest.raises(DataError, match="my has several samples called 'a'"):
+        Source("my", [entry, entry])
+
+
 def test_useless_places_are_one_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no"):
         open_source(tmp_path / "none")
@@ -245,10 +289,18 @@ def test_useless_places_are_one_error(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_a_folder_of_shards_says_how_to_name_them(tmp_path: Path) -> None:
-    write_tar(tmp_path / "train-0000.tar", {"a.png": png(), "a.txt": b"x"})
-    with pytest.raises(DataError, match=r"train-0000\.tar"):
+def test_a_folder_of_shards_is_read_if_they_are_of_one_series(tmp_path: Path) -> None:
+    for i in range(11):  # of two widths: the tenth stands behind the ninth
+        write_tar(tmp_path / f"t-{i}.tar", {f"k{i}.png": png(i), f"k{i}.txt": b"x"})
+    source = open_source(tmp_path)
+    assert source.keys == [f"k{i}" for i in range(11)]
+    assert source.keys == open_source(f"{tmp_path}/t-{{0..10}}.tar").keys
+    write_tar(tmp_path / "val-0000.tar", {"v.png": png(), "v.txt": b"x"})
+    with pytest.raises(DataError, match=r"several series \(t, val\); name one, such as '.*t-\{0"):
         open_source(tmp_path)
+
+
+def test_places_without_usable_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "empty.tar", {"a.cls": b"1"})
     with pytest.raises(DataError, match="no pictures"):
         open_source(tmp_path / "empty.tar")

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mmgen.data import remarks, tables
 from mmgen.data.dataset import ImageTextDataset
+from mmgen.data.inspect import inspect
 from mmgen.data.pictures import BadSample
+from mmgen.data.remarks import remarks_on
 from mmgen.data.sources import open_any, open_source
 from mmgen.data.tables import Columns
 from mmgen.errors import DataError
@@ -67,8 +70,61 @@ def test_several_files_and_several_captions(tmp_path: Path) -> None:
     source = open_source(f"{tmp_path}/t-{{0..1}}.parquet")
     assert len(source) == 2 * COUNT and len(set(source.keys)) == 2 * COUNT
     assert [c.text for c in source.read(COUNT).captions] == ["picture 0", "b"]
-    with pytest.raises(DataError, match=r"folder of tables; name .*t-0\.parquet"):
+    assert open_source(tmp_path).keys == source.keys
+    write(tmp_path / "val-0.parquet", image=image, caption=texts())
+    with pytest.raises(DataError, match=r"tables of several series \(t, val\)"):
         open_source(tmp_path)
+
+
+def test_row_groups_that_fit_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = parquet.ParquetFile.read_row_group
+
+    def counted(file: Any, group: int, **words: Any) -> Any:
+        read.append(group)
+        return real(file, group, **words)
+
+    monkeypatch.setattr(parquet.ParquetFile, "read_row_group", counted)
+    for name in ("a", "b"):
+        columns = {"image": pictures("bytes", tmp_path), "text": texts()}
+        write(tmp_path / f"t-{name}.parquet", 1, **columns)
+    place = f"{tmp_path}/t-{{a,b}}.parquet"
+    size = len(png(0))
+
+    def decoded(limit: int) -> int:
+        monkeypatch.setattr(tables, "KEPT_BYTES", limit)
+        source = open_source(place)
+        read.clear()
+        for i in [*range(2 * COUNT)] * 3:
+            assert source.picture(i).getpixel((0, 0)) == (i % COUNT, 0, 0)
+        return len(read)
+
+    assert decoded(1 << 20) == 2 * COUNT
+    # The files share the room; what does not fit goes, the oldest first.
+    assert decoded(size * COUNT) == decoded(0) == 6 * COUNT
+
+
+def test_large_tables_are_said_to_be_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for form in ("bytes", "struct"):
+        file = write(tmp_path / f"{form}.parquet", image=pictures(form, tmp_path), text=texts())
+        assert remarks_on(str(file), Columns()) == []
+        monkeypatch.setattr(remarks, "KEPT_BYTES", COUNT * len(png(0)) - 1)
+        (said,) = remarks_on(str(file), Columns())
+        assert "mmgen data pack" in said and "row groups of up to 0 MiB" in said
+        monkeypatch.undo()
+
+
+def test_rows_of_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        image = pictures("bytes", tmp_path)
+        image[0] = b"no picture"
+        write(tmp_path / part / "t.parquet", image=image, caption=texts())
+    source = open_source(f"{tmp_path}/{{a,b}}/t.parquet")
+    assert source.keys[::COUNT] == ["a/t.parquet:0", "b/t.parquet:0"]
+    assert len(inspect(source).bad) == 2
 
 
 def test_columns_may_be_chosen(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmgen.data.index import distinct_names
 from mmgen.data.shards import split_evenly, write_shard
 from mmgen.data.tars import expand_braces, index_shard, index_shards
 from mmgen.errors import DataError
@@ -202,3 +203,26 @@ def test_keys_of_several_shards_are_unique(tmp_path: Path) -> None:
     assert keys == ["s0/same", "s0only", "s1/same", "s1only"]
     with pytest.raises(DataError, match="twice"):
         index_shards([paths[0], paths[0]])
+
+
+def test_shards_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [tmp_path / part / "x/train.tar" for part in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(tar_bytes([("k.png", b"1")]))
+    keys = [entry.key for entry in index_shards(paths)]
+    assert keys == ["a/x/train/k", "b/x/train/k"]
+
+
+names = st.lists(st.text("ab", min_size=1, max_size=2), min_size=1, max_size=3)
+
+
+@given(st.lists(names, min_size=1, max_size=6, unique_by=tuple))
+def test_distinct_names_are_distinct_and_no_longer_than_needed(parts: list[list[str]]) -> None:
+    paths = [Path("/", *each) for each in parts]
+    found = distinct_names(paths)
+    assert len(set(found)) == len(paths)
+    assert all(path.as_posix().endswith(name) for path, name in zip(paths, found))
+    most = max(len(name.split("/")) for name in found)
+    if most > 1:
+        assert len({path.parts[1 - most :] for path in paths}) < len(paths)

@@ -22,9 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tiny_drawing import conditional_pipeline
 from tiny_emoji import Small, few_items
 from tiny_latents import latent_pipeline
-from tiny_pipeline import SIZE, tiny_pipeline
+from tiny_pipeline import SIZE, tiny_pipeline, write_pictures
 
 from mmgen.cli import app
+from mmgen.data.packing import pack
+from mmgen.data.sources import open_source
 from mmgen.errors import UserError
 from mmgen.evaluation import features, generator, inception, lpips
 from mmgen.evaluation.adm import write_samples
@@ -204,6 +206,11 @@ def test_without_final_no_test_split_is_looked_at(pipeline: Path, data: Path) ->
     assert "test_pair " not in said.split("Protocol:")[0]
 
 
+def test_the_set_is_looked_for_before_weights_and_packages(tmp_path: Path) -> None:
+    code, said = run("generator", tmp_path / "no pipeline", "--data", tmp_path)
+    assert code == 2 and "is no folder that `mmgen data emoji` wrote" in said
+
+
 def test_an_unknown_unit_is_named(pipeline: Path, data: Path) -> None:
     code, said = run("generator", pipeline, "--data", data, "--unit", "blok")
     assert code == 2 and "no unit 'blok'; did you mean 'block'?" in said
@@ -360,6 +367,29 @@ def test_pictures_without_captions_are_measured_as_a_whole(pipeline: Path, tmp_p
     assert code == 0 and set(found) == {"all"} and found["all"]["pictures"] == 3
     code, said = run("tokenizer", pipeline, "--data", tmp_path, "--size", 8)
     assert code == 2 and "11 pixels a side or more, not 8" in said
+
+
+def test_bad_pictures_are_allowed_as_asked_and_named(pipeline: Path, tmp_path: Path) -> None:
+    folder, out = write_pictures(tmp_path / "my"), tmp_path / "r.json"
+    (folder / "notes.png").write_text("buy milk")
+    words = ("tokenizer", pipeline, "--data", folder, "--json", out)
+    code, said = run(*words)
+    assert code == 2 and "'notes.png' (it is not a picture" in said and "--allow-bad" in said
+    code, said = run(*words, "--allow-bad", 0.1)
+    assert code == 0 and f"Skipped 1 bad of 13 samples in {folder}: 'notes.png'" in said
+    found = Result.read(out).figures["all"]
+    assert (found["pictures"], found["skipped"], list(found["bad"])) == (12, 1, ["notes.png"])
+    assert run(*words, "--allow-bad", 2)[0] == 2
+
+
+def test_shards_of_others_are_measured_as_a_whole_and_stay(pipeline: Path, tmp_path: Path) -> None:
+    pack(open_source(write_pictures(tmp_path / "my")), tmp_path / "shards", 5)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    out = tmp_path / "r.json"
+    code, _ = run("tokenizer", pipeline, "--data", tmp_path / "shards", "--json", out)
+    figures = Result.read(out).figures
+    assert code == 0 and set(figures) == {"all"} and figures["all"]["pictures"] == 12
+    assert {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == before
 
 
 def test_test_splits_need_final(pipeline: Path, data: Path) -> None:

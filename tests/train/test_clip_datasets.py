@@ -33,10 +33,22 @@ def test_training_varies_and_evaluation_does_not(tmp_path: Path) -> None:
         open_train_clips(ClipDataConfig(str(tmp_path / "none")), 8)
 
 
+def test_a_share_of_the_clips_can_be_held_out(tmp_path: Path) -> None:
+    shard = str(write_strips(tmp_path / "a.tar", 5, 4))
+    config = ClipDataConfig(shard, frames=4, held_out=0.4)
+    train, held = open_train_clips(config, 8), open_held_out_clips(config, 8)
+    assert held is not None and held.reader.vary is None
+    names = [{data[i].key for i in range(len(data))} for data in (train, held)]
+    assert [len(keys) for keys in names] == [3, 2] and not names[0] & names[1]
+    with pytest.raises(ConfigError, match="leave one out"):
+        ClipDataConfig(shard, shard, held_out=0.4)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"share": 1.5},
+        {"held_out": 1.0},
         {"drop_caption": -0.1},
         {"limit_bad": 2.0},
         {"span": 0.0},

@@ -37,6 +37,11 @@ def test_all_stills_are_seen_once_and_clips_go_round(share: float, seed: int) ->
     assert abs(len(clips) / len(seen) - share) < 0.1
 
 
+def test_stills_alone() -> None:
+    mixing = Mixing(stills=7, clips=3, share=0.0, seed=0)
+    assert list(mixing.epoch(2, 5, _stills, _clips)) == [("still", 2, 5), ("still", 2, 6)]
+
+
 def test_clips_alone() -> None:
     mixing = Mixing(stills=7, clips=3, share=1.0, seed=0)
     assert list(mixing.epoch(2, 1, _stills, _clips)) == [("clip", 2, 1), ("clip", 2, 2)]

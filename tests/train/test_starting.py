@@ -54,10 +54,23 @@ def test_prompts_and_their_length_come_from_the_captions(tmp_path: Path) -> None
     assert len(set(recipe.preview_prompts)) == 4
     assert all(prompt.startswith("thing ") for prompt in recipe.preview_prompts)
     assert recipe == generator_recipes(Wish(str(folder)))[1]
+    (folder / "0.txt").write_text("red 0")
+    for i in range(1, 40):
+        (folder / f"{i}.png").write_bytes(b"" if i % 2 else b"text")
+    assert generator_recipes(Wish(str(folder)))[1].preview_prompts == ("red 0",)
+
+
+def test_prompts_of_regular_captions_differ(tmp_path: Path) -> None:
+    folder = folder_of(40, tmp_path / "few")
     for i, file in enumerate(sorted(folder.glob("*.txt"))):
         file.write_text(f"{['red', 'blue', 'green', 'black'][i // 10]} {i % 10}")
     regular = generator_recipes(Wish(str(folder)))[1].preview_prompts
     assert len({prompt.split()[1] for prompt in regular}) > 2  # not every tenth
+
+
+def test_long_captions_are_cut_for_prompts(tmp_path: Path) -> None:
+    folder = folder_of(40, tmp_path / "few")
+    recipe = generator_recipes(Wish(str(folder)))[1]
     assert recipe.text.max_length == 16
     for file in folder.glob("*.txt"):
         file.write_text("تفاحة حمراء 🍎\non  a plate " * 40)
@@ -103,6 +116,11 @@ def test_the_tokenizer_is_the_shipped_one_where_its_size_fits(
 def test_wishes_that_make_no_sense(wish: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Wish("x", **wish)  # type: ignore[arg-type]
+
+
+def test_a_size_of_no_tokenizer_names_those_that_work(pictures: Path) -> None:
+    with pytest.raises(ConfigError, match="give 64, which the shipped one has learned, or 16, 32"):
+        generator_recipes(Wish(str(pictures), size=63))
 
 
 def test_held_out_pictures_are_never_trained_on(pictures: Path, tmp_path: Path) -> None:
@@ -166,6 +184,8 @@ def test_a_tokenizer_goes_on_from_another(pictures: Path, tmp_path: Path) -> Non
     ConvTokenizer(sizes(FSQ)).save_pretrained(tmp_path / "vision")
     recipe = started_tokenizer(Wish(str(pictures), start=str(tmp_path / "vision")))
     assert recipe.model == sizes(FSQ) and recipe.init == str(tmp_path / "vision")
+    sized = started_tokenizer(Wish(str(pictures), start=str(tmp_path / "vision"), size=SIZE))
+    assert sized.data.image_size == SIZE
     data = DataConfig(str(pictures), image_size=SIZE)
     plain = tokenizer_recipe(pictures, tmp_path / "run", 1, model=recipe.model, data=data)
     final = run_tokenizer(replace(plain, init=recipe.init))
