@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 
 from mmgen import __version__
 
@@ -41,7 +40,7 @@ class Interrupt:
 sys.meta_path.insert(0, Interrupt())
 getattr(importlib.import_module(module), name)()
 """
-SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETTINGS = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
 
 
 def cpu_seconds() -> float:
