@@ -21,7 +21,7 @@ from mmgen.pipeline_folder import (
     shipped_tokenizer,
     shipped_tokenizers,
 )
-from mmgen.published.catalogue import Card, cards
+from mmgen.published.catalogue import SYSTEMS, Card, cards
 
 WEIGHTS_FILE = "model.safetensors"
 FIGURES_FILE = "figures.json"
@@ -54,6 +54,10 @@ def published_card(name: str) -> Card:
     Raises:
         UserError: there is none, or several systems have one.
     """
+    if name in SYSTEMS:
+        raise UserError(
+            f"'{name}' is a system of several models; `mmgen models {name}` lists them."
+        )
     found = [card for card in cards() if name in (card.name, f"{card.system}/{card.name}")]
     if not found:
         own = [*shipped_pipelines(), *shipped_tokenizers()]
@@ -99,7 +103,7 @@ def describe_card(card: Card) -> dict[str, Any]:
         "where": card.repository or "not on the hub",
         "files": list(card.files),
         "goes with": [*([card.tokenizer] if card.tokenizer else []), *card.beside],
-        "size": None if card.megabytes is None else f"{card.megabytes} MB",
+        "megabytes": card.megabytes,
         "licence": card.licence or "not stated",
         "note": card.note,
         "import": card.import_line,
@@ -124,9 +128,10 @@ def describe_folder(folder: Path, shipped: bool = False) -> dict[str, Any]:
         "where": "shipped with mmgen" if shipped else str(folder),
         "picture": f"{info.image_size} x {info.image_size} pixels",
         "grid": " x ".join(map(str, grid)) + _codes(drawer),
-        "units": [
-            f"{u['name']} ({u['order']}, {u['prediction']})" for u in drawer.get("units", ())
-        ],
+        "units": {
+            unit["name"]: {"order": unit["order"], "prediction": unit["prediction"]}
+            for unit in drawer.get("units", ())
+        },
         "weights": {part: parameters(folder / part / WEIGHTS_FILE) for part in parts},
         "sampling": {
             k: v for k, v in asdict(info.sampling).items() if k not in ("solver", "steps")

@@ -60,9 +60,10 @@ def test_it_keeps_a_ball_and_its_way() -> None:
 def test_training_starts_from_it(plain_pictures: str) -> None:
     first, recipe = generator_recipes(Wish(plain_pictures, tokenizer=NAME))
     assert first is None and (recipe.tokenizer, recipe.data.image_size) == (NAME, 64)
-    assert started_tokenizer(Wish(plain_pictures, start=NAME)).model == load_component(
-        tokenizer_folder(NAME)
-    ).config
+    assert (
+        started_tokenizer(Wish(plain_pictures, start=NAME)).model
+        == load_component(tokenizer_folder(NAME)).config
+    )
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ class Wish:
         tokenizer: folder of a tokenizer or pipeline, or a shipped pipeline's name; `TRAIN`: one is
             trained first; None: the shipped one, or `TRAIN` if the size does not fit it.
         start: pipeline to go on from, by folder or name.
-        out: run folder; None: `runs/NAME-TASK`.
+        out: run folder; None: `runs/NAME-TASK`, or `runs/NAME-TASK-tuned` with a `start`.
         allow_bad: share of samples that may be bad.
         columns: of a table.
     """
@@ -123,7 +123,8 @@ class Wish:
 
     def out_of(self, task: str) -> str:
         """The run folder."""
-        return self.out or f"runs/{self.name}-{task}"
+        tuned = "" if self.start is None else "-tuned"
+        return self.out or f"runs/{self.name}-{task}{tuned}"
 
 
 def generator_recipes(wish: Wish) -> tuple[TokenizerRecipe | None, GeneratorRecipe]:
