@@ -280,7 +280,7 @@ def choose_schedule(
     Args:
         config: with the units of the weights.
         grid: (t, h, w) to be decoded.
-        unit: name of a unit; None: the first that can follow the order.
+        unit: name of a unit; None: the first that fits the grid and can follow the order.
         order: None: the unit's own.
         frames: of the grid that are decided already; see `plan_for`.
 
@@ -288,13 +288,16 @@ def choose_schedule(
         ConfigError: the unit or the order is unknown, or no unit can follow the order.
     """
     from mmgen.models.schedule import make_schedule
-    from mmgen.models.units import FRESH, plan_for
+    from mmgen.models.units import FRESH, check_levels, plan_for
 
     able = tuple(each for each in config.units if each.draws(grid))
     candidates = able if unit is None else (config.unit(unit),)
     if not set(candidates) <= set(able):
         what, names = "clips" if grid[0] > 1 else "stills", ", ".join(each.name for each in able)
         raise ConfigError(f"Unit '{unit}' was not trained on {what}; choose one of {names}.")
+    if unit is None:  # what does not fit the grid is no candidate
+        fitting = tuple(each for each in able if _fits(each, grid, frames))
+        candidates = fitting or able[:1]
     if order is None:
         return candidates[0], plan_for(candidates[0], grid, frames=frames)
     free = [each for each in candidates if each.follows(order)]
@@ -308,6 +311,7 @@ def choose_schedule(
         if not each.fresh and _same(plan_for(each, grid).schedule, wanted):
             return each, plan_for(each, grid, frames=frames)
     if not free:
+        check_levels(candidates[0], wanted)
         orders = ", ".join(each.order for each in candidates)
         where = f"unit '{unit}'" if unit else "these weights"
         raise ConfigError(f"Order '{order}' was not trained for {where}; choose one of {orders}.")
@@ -319,6 +323,17 @@ def random_seed() -> int:
     import secrets
 
     return secrets.randbelow(2**31)
+
+
+def _fits(unit: Unit, grid: Grid, frames: int) -> bool:
+    """Whether a unit's own order can be compiled."""
+    from mmgen.models.units import plan_for
+
+    try:
+        plan_for(unit, grid, frames=frames)
+    except ConfigError:
+        return False
+    return True
 
 
 def _same(one: Schedule, other: Schedule) -> bool:

@@ -130,6 +130,17 @@ def test_units_that_learned_clips_alone_are_passed_over_for_stills() -> None:
         pipe("a red apple", unit="frame")
 
 
+def test_units_that_do_not_fit_a_clip_are_passed_over() -> None:
+    thirds = Unit("thirds", "frame:3", "shift", of="clips")
+    pipe = tiny_clips((thirds, *UNITS), num_frames=FRAMES)
+    assert pipe.request("a", num_frames=3, order="raster").unit.name == "token"
+    assert pipe.request("a", num_frames=3).unit.name == "frame"
+    assert pipe.request("a").unit.name == "thirds"
+    for order in (None, "raster"):
+        with pytest.raises(ConfigError, match="frame:3"):
+            pipe.request("a", num_frames=3, unit="thirds", order=order)
+
+
 def test_what_has_no_such_length_is_said(pipe: Pipeline) -> None:
     with pytest.raises(ConfigError, match="is 4, but the codes of 'clips' are of 3 or 5"):
         pipe("a", num_frames=4)
