@@ -60,7 +60,8 @@ class Request:
     Where codes are drawn in sub-tokens, `sub_tokens` has the settings of each, and `settings` are
     those of the first. Where latents are drawn, `flow` says how. `given` (g,) are codes of the
     first g slots of all pictures, which are decided already. `grid` is that of what comes out;
-    where it has more frames than the plan, the plan is of the first of several windows.
+    where it has more frames than the plan, the plan is of the first of several windows, and `later`
+    has those of the others.
     `num_frames` is None where the weights draw pictures alone.
     """
 
@@ -76,6 +77,7 @@ class Request:
     sub_tokens: tuple[DecodeSettings, ...] = ()
     flow: FlowSettings | None = None
     given: Tensor | None = None
+    later: tuple[Plan, ...] = ()
 
     @property
     def is_clip(self) -> bool:
