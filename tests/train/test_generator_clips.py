@@ -22,7 +22,7 @@ from mmgen.pipeline import Pipeline, SamplingDefaults
 from mmgen.sample.clip_files import save_clip
 from mmgen.train.clip_datasets import ClipDataConfig
 from mmgen.train.datasets import DataConfig
-from mmgen.train.generator_clips import clip_batches, given_part, is_clip_step
+from mmgen.train.generator_clips import given_part
 from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
 from mmgen.train.tokens import cached_tokens
 from tests.tiny_clip_pipeline import FRAMES, GRID, SIZE, UNITS, tiny_vision
@@ -127,9 +127,10 @@ def test_each_step_asks_for_codes_behind_the_frames_that_it_is_given(
 ) -> None:
     task = GeneratorTask(recipe_of(tmp_path, caption_share=0.0, frames_share=0.7))
     task.model.eval()
-    (batch, *_) = task.batches(0, 0)
+    still, moving, *_ = task.batches(0, 0)
     loss, seen = task.model.text_to_image_loss, set()
-    whole = batch["clips"]["codes"]
+    whole = moving["codes"]
+    assert [grid_of(batch["codes"]) for batch in (still, moving)] == [STILL, GRID]
 
     def checked(
         ids: Any, valid: Any, codes: Tensor, plan: Any, unit: str, shown: Any, given: int
@@ -149,15 +150,9 @@ def test_each_step_asks_for_codes_behind_the_frames_that_it_is_given(
 
     monkeypatch.setattr(task.model, "text_to_image_loss", checked)
     for step in range(60):
-        task.losses(batch, step, "model")
+        task.losses((still, moving)[step % 2], step, "model")
     # Stills, whole clips, clips with one or two frames given, and those that begin later.
     assert seen == {(1, 0), (3, 0), (3, 1), (3, 2), (2, 1)}
-
-
-def test_the_number_of_a_step_says_what_it_is_of() -> None:
-    few, many = ({i for i in range(500) if is_clip_step(3, i, share)} for share in (0.2, 0.6))
-    assert few < many and 60 < len(few) < 140 and 260 < len(many) < 340
-    assert is_clip_step(3, 0, 1.0) and not is_clip_step(3, 0, 0.0)
 
 
 def test_frames_that_an_order_cannot_go_on_from_are_not_drawn() -> None:
@@ -178,10 +173,6 @@ def test_a_cache_of_views_holds_what_was_drawn(clips: Path, tmp_path: Path) -> N
         assert torch.equal(tokens.indices[3 * i : 3 * i + 3].long(), vision.encode(seen).indices)
         assert torch.equal(seen[0], dataset[i].pixels)
     assert len({tuple(row.flatten().tolist()) for row in tokens.indices}) > 6
-    stream = clip_batches(tokens, 4, 5, 0, 0.0)
-    batches = [next(stream).keys for _ in range(4)]  # the end of the second epoch, then the third
-    wanted = [batch.keys for epoch in (1, 2) for batch in tokens.epoch(epoch, 4, seed=0)]
-    assert batches == wanted[1:5]
     with pytest.raises(UserError, match="from other pictures or captions"):
         cached_tokens(vision, dataset, tmp_path / "tokens", views=2)
 
@@ -197,13 +188,18 @@ def test_what_clips_cannot_be_trained_with(
         GeneratorTask(recipe_of(tmp_path / "frames", units=LEARNED[2:3]))
 
 
-def test_a_run_of_clips_alone_draws_no_stills(
+def test_a_run_of_clips_alone_needs_no_stills(
     recipe_of: Callable[..., GeneratorRecipe], tmp_path: Path
 ) -> None:
-    made = recipe_of(tmp_path)
+    made = recipe_of(tmp_path / "run", units=LEARNED[2:3], data=DataConfig("none", "none", SIZE))
     assert made.clips is not None
-    task = GeneratorTask(replace(made, clips=replace(made.clips, share=1.0)))
-    assert task.model.config.grids == (GRID,)
-    (batch, *_) = task.batches(0, 0)
-    assert grid_of(batch["clips"]["codes"]) == GRID
-    assert set(task.losses(batch, 0, "model")) <= {"clip", "clip_caption"}
+    made = replace(made, clips=replace(made.clips, share=1.0))
+    run_generator(made)
+    scores = log_of(tmp_path / "run")[-1]["eval"]
+    assert set(scores) == {"val_clip_frame", "val_clip_caption"}
+    lines = log_of(tmp_path / "run")
+    assert {name for line in lines for name in line["losses"]} <= {"clip", "clip_caption"}
+    pipe = Pipeline.from_pretrained(tmp_path / "run" / "final")
+    assert pipe.transformer.config.grids == (GRID,)
+    with Image.open(tmp_path / "run" / "previews" / "step-6.png") as sheet:
+        assert sheet.width > FRAMES * SIZE
