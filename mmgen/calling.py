@@ -95,6 +95,7 @@ def request_of(
     from mmgen.lengths import call_grid, frames_of, trained_frames, windows
     from mmgen.noise import picture_seeds
     from mmgen.prefixes import check_subjects, latent_frames
+    from mmgen.rolling import later_plans
 
     subjects = subjects_of(prompt, class_labels, num_images_per_prompt, frames)
     count = sub_tokens_of(pipe)
@@ -112,10 +113,9 @@ def request_of(
     if order is None and unit is None and usual is not None and config.unit(usual).draws(grid):
         unit = usual  # an order is free to choose its unit
     given = latent_frames(pipe, subjects, grid)
-    first = next(windows(grid[0], config.grid[0], given))
-    chosen, plan = choose_schedule(
-        config, (first.frames, *grid[1:]), unit, order, first.given if given else 0
-    )
+    parts = list(windows(grid[0], config.grid[0], given))
+    first = parts[0]
+    chosen, plan = choose_schedule(config, (first.frames, *grid[1:]), unit, order, first.given)
     frames_asked = None if trained_frames(pipe) == 1 else frames_of(pipe.vision, grid[0])
     flow = flow_of(pipe, plan, solver, num_inference_steps, drawing)
     seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
@@ -132,6 +132,7 @@ def request_of(
         reproducible,
         sub_tokens,
         flow,
+        later=later_plans(chosen, plan, parts, flow),
     )
     check_subjects(pipe, request)
     return request

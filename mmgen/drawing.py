@@ -71,7 +71,6 @@ def _steps(pipe: Pipeline, request: Request) -> Iterator[Step]:
     import torch
 
     from mmgen.lengths import windows
-    from mmgen.models.units import plan_for
     from mmgen.prefixes import codes_of_frames, extra_ids, prefix_of
     from mmgen.rolling import roll
 
@@ -79,13 +78,12 @@ def _steps(pipe: Pipeline, request: Request) -> Iterator[Step]:
         prefix, codes = prefix_of(pipe, request), codes_of_frames(pipe, request)
     grid, longest = request.grid, pipe.transformer.config.grid[0]
     parts = list(windows(grid[0], longest, 0 if codes is None else codes.shape[1]))
-    unit = replace(request.unit, order=request.plan.schedule.order)
-    later = [plan_for(unit, (part.frames, *grid[1:]), frames=part.given) for part in parts[1:]]
 
     def draw(number: int, plan: Plan, given: Tensor | None) -> Iterator[Step]:
         return _steps_of_window(pipe, replace(request, plan=plan), prefix, given, number)
 
-    steps = roll(parts, [request.plan, *later], grid[0], codes, draw)
+    plans = [request.plan, *request.later]
+    steps = roll(parts, plans, grid[0], codes, draw, request.flow)
     if not extra_ids(pipe):
         return steps
     clean = cast("ConditionalModel", pipe.transformer).codes_of

@@ -1,9 +1,10 @@
 """How long clips are: frames of a call, latent frames of a grid, windows of a long clip.
 
-A clip that is longer than those of the training is drawn window by window: each window is as long
-as a trained clip and begins with the last latent frames of the window before, which are given to it
-as the first frames of a clip. Windows are always whole and the clip is cut at its end, so a longer
-clip begins with the shorter one.
+A clip that is longer than those of the training is drawn window by window. The first window is as
+long as a trained clip; each later one begins with the last latent frames of the window before, as
+the trained clips do that begin in their middle, and is one latent frame shorter, as the longest of
+those are: their first frame is none that stands alone. Windows are always whole and the clip is cut
+at its end, so a longer clip begins with the shorter one.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ def windows(frames: int, longest: int, given: int = 0) -> Iterator[Window]:
     if frames <= longest:
         yield Window(0, given, frames)
         return
-    done, kept = given, overlap(longest)
+    done, kept, later = given, overlap(longest), max(2, longest - 1)
     while done < frames:
-        known = done if done < longest else kept
-        yield Window(done - known, known, longest)
-        done += longest - known
+        window = Window(0, done, longest) if done < longest else Window(done - kept, kept, later)
+        yield window
+        done = window.start + window.frames
 
 
 def overlap(longest: int) -> int:

@@ -74,6 +74,23 @@ class PipelineOutput:
     recipes: list[dict[str, Any]]
     frames: list[list[Image.Image]] = field(default_factory=list)
 
+    def save(self, path: str | Path, *, scale: int = 1, fps: float = 8.0) -> None:
+        """Write what was drawn with its recipe inside, for `mmgen replay`; files are replaced.
+
+        Args:
+            path: a picture's or clip's name, or a folder, where names come from the prompts. Of
+                several pictures STEM.png is a labelled sheet, and they are STEM-1.png and so on.
+            scale: enlarges pictures this many times, as `mmgen sample --scale`.
+            fps: frames a second of clips.
+
+        Raises:
+            UserError: nothing was rendered, or a place or an ending that takes no pictures.
+        """
+        from mmgen.outputs import check_scale, write
+
+        check_scale("scale", scale)
+        write(self, Path(path), scale, fps)
+
 
 class Pipeline:
     """A text component if there is one, a visual tokenizer and a transformer made for each other.

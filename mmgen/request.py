@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmgen.errors import ConfigError, UserError
@@ -60,7 +61,8 @@ class Request:
     Where codes are drawn in sub-tokens, `sub_tokens` has the settings of each, and `settings` are
     those of the first. Where latents are drawn, `flow` says how. `given` (g,) are codes of the
     first g slots of all pictures, which are decided already. `grid` is that of what comes out;
-    where it has more frames than the plan, the plan is of the first of several windows.
+    where it has more frames than the plan, the plan is of the first of several windows, and `later`
+    has those of the others.
     `num_frames` is None where the weights draw pictures alone.
     """
 
@@ -76,6 +78,7 @@ class Request:
     sub_tokens: tuple[DecodeSettings, ...] = ()
     flow: FlowSettings | None = None
     given: Tensor | None = None
+    later: tuple[Plan, ...] = ()
 
     @property
     def is_clip(self) -> bool:
@@ -233,12 +236,15 @@ def settings_of(
     """The settings of a call over a pipeline's defaults, for each sub-token of a code.
 
     Raises:
-        ConfigError: a value outside its range, or a list of another length.
+        ConfigError: no number, a value outside its range, or a list of another length.
     """
     from mmgen.sample.draw import DrawSettings
     from mmgen.sample.engine import DecodeSettings
     from mmgen.sample.guidance import Guidance
 
+    numbers = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k}
+    for name, value in {**numbers, "top_p": top_p, "min_p": min_p}.items():
+        _check_number(name, value)
     draw = DrawSettings(
         top_k=_first(top_k, usual.top_k),
         top_p=_first(top_p, usual.top_p),
@@ -254,6 +260,13 @@ def settings_of(
         DecodeSettings(replace(draw, temperature=t), Guidance(s, start, stop, ramp=ramp))
         for t, s in zip(_spread("temperature", warmth, sub_tokens), scales)
     )
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what is neither a number nor a list of some; None is the usual one."""
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        if each is not None and (isinstance(each, bool) or not isinstance(each, Real)):
+            raise ConfigError(f"{name} must be a number, not {each!r}.")
 
 
 def _spread(name: str, value: float | Sequence[float], count: int) -> list[float]:
@@ -280,7 +293,7 @@ def choose_schedule(
     Args:
         config: with the units of the weights.
         grid: (t, h, w) to be decoded.
-        unit: name of a unit; None: the first that can follow the order.
+        unit: name of a unit; None: the first that fits the grid and can follow the order.
         order: None: the unit's own.
         frames: of the grid that are decided already; see `plan_for`.
 
@@ -288,13 +301,16 @@ def choose_schedule(
         ConfigError: the unit or the order is unknown, or no unit can follow the order.
     """
     from mmgen.models.schedule import make_schedule
-    from mmgen.models.units import FRESH, plan_for
+    from mmgen.models.units import FRESH, check_levels, plan_for
 
     able = tuple(each for each in config.units if each.draws(grid))
     candidates = able if unit is None else (config.unit(unit),)
     if not set(candidates) <= set(able):
         what, names = "clips" if grid[0] > 1 else "stills", ", ".join(each.name for each in able)
         raise ConfigError(f"Unit '{unit}' was not trained on {what}; choose one of {names}.")
+    if unit is None:  # what does not fit the grid is no candidate
+        fitting = tuple(each for each in able if _fits(each, grid, frames))
+        candidates = fitting or able[:1]
     if order is None:
         return candidates[0], plan_for(candidates[0], grid, frames=frames)
     free = [each for each in candidates if each.follows(order)]
@@ -308,6 +324,7 @@ def choose_schedule(
         if not each.fresh and _same(plan_for(each, grid).schedule, wanted):
             return each, plan_for(each, grid, frames=frames)
     if not free:
+        check_levels(candidates[0], wanted)
         orders = ", ".join(each.order for each in candidates)
         where = f"unit '{unit}'" if unit else "these weights"
         raise ConfigError(f"Order '{order}' was not trained for {where}; choose one of {orders}.")
@@ -319,6 +336,17 @@ def random_seed() -> int:
     import secrets
 
     return secrets.randbelow(2**31)
+
+
+def _fits(unit: Unit, grid: Grid, frames: int) -> bool:
+    """Whether a unit's own order can be compiled."""
+    from mmgen.models.units import plan_for
+
+    try:
+        plan_for(unit, grid, frames=frames)
+    except ConfigError:
+        return False
+    return True
 
 
 def _same(one: Schedule, other: Schedule) -> bool:

@@ -10,16 +10,49 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mmgen.errors import ConfigError
 from mmgen.lengths import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mmgen.models.plan import Plan
+    from mmgen.models.units import Unit
     from mmgen.sample.engine import Step
+    from mmgen.sample.flow import FlowSettings
 
 #: Number of a window, its plan, and codes (B, g) of its first slots -> its steps.
 DrawWindow = Callable[[int, "Plan", "Tensor | None"], "Iterator[Step]"]
+
+
+def later_plans(
+    unit: Unit, plan: Plan, parts: list[Window], flow: FlowSettings | None
+) -> tuple[Plan, ...]:
+    """Compile the windows that follow the first one, in its order.
+
+    Args:
+        unit: that draws.
+        plan: of the first window.
+        parts: all windows.
+        flow: how latents are integrated; None: codes are drawn.
+
+    Raises:
+        ConfigError: the order does not fit them, or the solver's steps do not.
+    """
+    from mmgen.models.units import plan_for
+
+    follows, (_, h, w) = replace(unit, order=plan.schedule.order), plan.schedule.grid
+    try:
+        plans = [plan_for(follows, (each.frames, h, w), frames=each.given) for each in parts[1:]]
+        for each in plans:
+            _ = flow and flow.all_times(each.steps)
+    except ConfigError as error:
+        raise ConfigError(
+            f"Unit '{unit.name}' draws no clips that are longer than those of the training: they "
+            "are drawn window by window, and a later window cannot be drawn by order "
+            f"'{plan.schedule.order}' with these settings; choose another unit, or a shorter clip."
+        ) from error
+    return tuple(plans)
 
 
 def roll(
@@ -28,6 +61,7 @@ def roll(
     frames: int,
     codes: Tensor | None,
     draw: DrawWindow,
+    flow: FlowSettings | None = None,
 ) -> Iterator[Step]:
     """The steps of all windows as those of one clip.
 
@@ -37,12 +71,13 @@ def roll(
         frames: latent frames of the clip; the last window may reach further and is cut.
         codes: (B, k, h, w) of the first frames, if they are given.
         draw: decodes a window.
+        flow: how latents are integrated; None: codes are drawn.
     """
     if parts[0].frames == frames:
         given = None if codes is None else _given(codes, parts[0], plans[0])
         yield from draw(0, plans[0], given)
         return
-    steps = [_steps_left(plan, part) for part, plan in zip(parts, plans)]
+    steps = [_steps_left(plan, part, flow) for part, plan in zip(parts, plans)]
     behind = 0
     for number, (part, plan) in enumerate(zip(parts, plans)):
         given = None if codes is None else _given(codes, part, plan)
@@ -70,19 +105,23 @@ def _whole(step: Step, part: Window, frames: int, before: Tensor | None) -> Step
     """A step of a window as one of the clip."""
     codes = step.codes.new_zeros(len(step.codes), frames, *step.codes.shape[2:])
     done = step.done.new_zeros(frames, *step.done.shape[1:])
+    begun = done.clone()
     if before is not None:
         known = min(part.start + part.given, frames)
-        codes[:, :known], done[:known] = before[:, :known], True
+        codes[:, :known], done[:known], begun[:known] = before[:, :known], True, True
     end = min(part.start + part.frames, frames)
     codes[:, part.start : end] = step.codes[:, : end - part.start]
     done[part.start : end] = step.done[: end - part.start]
-    return replace(step, codes=codes, done=done)
+    begun[part.start : end] = step.begun[: end - part.start]
+    return replace(step, codes=codes, done=done, begun=begun)
 
 
-def _steps_left(plan: Plan, part: Window) -> int:
-    """Steps of a window that are not given."""
+def _steps_left(plan: Plan, part: Window, flow: FlowSettings | None) -> int:
+    """Steps of a window that are not given; of latents, every step of the solver counts."""
     from itertools import accumulate
 
     _, h, w = plan.schedule.grid
-    ends = [0, *accumulate(plan.sizes)]
-    return plan.steps - ends.index(part.given * h * w)
+    first = [0, *accumulate(plan.sizes)].index(part.given * h * w)
+    if flow is None:
+        return plan.steps - first
+    return sum(len(flow.times(step, plan.steps)) for step in range(first, plan.steps))

@@ -9,7 +9,7 @@ from typing import Literal
 from mmgen.config import later
 from mmgen.errors import ConfigError, suggestion
 from mmgen.models.plan import Input, Plan, compile_plan
-from mmgen.models.schedule import Grid, after_frames, make_schedule
+from mmgen.models.schedule import Grid, Schedule, after_frames, make_schedule
 
 #: Orders that need no seed in a unit: it draws one afresh each time, with about the root of the
 #: number of sites as its number of blocks.
@@ -64,9 +64,12 @@ class Unit:
     def follows(self, order: str) -> bool:
         """Whether weights that learned this unit's fresh orders can follow another one.
 
-        Those of `random` follow every order, those of `locality` every `locality:seed:n`.
+        Those of `random` follow every order of the grid's own sites, those of `locality` every
+        `locality:seed:n`. The coarse levels of `scale` are told by parameters of their own, which
+        only units of such orders train.
         """
-        return self.order == "random" or (self.fresh and order.partition(":")[0] == self.order)
+        kind = order.partition(":")[0]
+        return (self.order == "random" and kind != "scale") or (self.fresh and kind == self.order)
 
 
 def find_unit(units: tuple[Unit, ...], name: str) -> Unit:
@@ -109,15 +112,26 @@ def plan_for(unit: Unit, grid: Grid, seed: int = 0, frames: int = 0) -> Plan:
         continuous=unit.continuous,
         directions=unit.directions,
     )
-    if (plan.input == Input.NOISE).any() and not unit.continuous:
-        twin = schedule.order.replace("scale", "interlace").removesuffix(":area")
-        raise ConfigError(
-            f"Order '{order}' draws coarse levels of continuous latents, and this model draws "
-            f"codes, which have none; take '{twin}', which decides the same places from coarse to "
-            "fine, each once."
-        )
+    if (plan.input == Input.NOISE).any():
+        check_levels(unit, schedule)
     _check_frames(plan, frames)
     return plan
+
+
+def check_levels(unit: Unit, schedule: Schedule) -> None:
+    """Refuse coarse levels for a unit of codes.
+
+    Raises:
+        ConfigError: the unit is not continuous, and the schedule has coarse levels.
+    """
+    if unit.continuous or not (schedule.site < 0).any():
+        return
+    twin = schedule.order.replace("scale", "interlace").removesuffix(":area")
+    raise ConfigError(
+        f"Order '{schedule.order}' draws coarse levels of continuous latents, and this model draws "
+        f"codes, which have none; take '{twin}', which decides the same places from coarse to "
+        "fine, each once."
+    )
 
 
 def _check_frames(plan: Plan, frames: int) -> None:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from mmgen.beginnings import clip_beginning
 from mmgen.errors import ConfigError, UserError
 from mmgen.lengths import Window, windows
+from mmgen.models.plan import Plan
 from mmgen.models.schedule import to_slots
 from mmgen.models.unified import Unit, plan_for
 from mmgen.pipeline import Pipeline
 from mmgen.replaying import replay
 from mmgen.request import Frames
+from mmgen.rolling import later_plans, roll
 from mmgen.sample.clip_files import save_clip
 from mmgen.sample.draw import DrawSettings
-from mmgen.sample.engine import DecodeSettings, decode, text_prefix
+from mmgen.sample.engine import DecodeSettings, Step, decode, text_prefix
+from mmgen.sample.flow import FlowDecider, FlowSettings
+from mmgen.train.generator_clips import given_part
 from tests.tiny_clip_pipeline import FRAMES, GRID, SIZE, UNITS, tiny_clips
+from tests.tiny_latents import latent_model, texts
 from tests.tiny_pipeline import tiny_pipeline
 
 NAMES = [unit.name for unit in UNITS]
@@ -130,6 +138,17 @@ def test_units_that_learned_clips_alone_are_passed_over_for_stills() -> None:
         pipe("a red apple", unit="frame")
 
 
+def test_units_that_do_not_fit_a_clip_are_passed_over() -> None:
+    thirds = Unit("thirds", "frame:3", "shift", of="clips")
+    pipe = tiny_clips((thirds, *UNITS), num_frames=FRAMES)
+    assert pipe.request("a", num_frames=3, order="raster").unit.name == "token"
+    assert pipe.request("a", num_frames=3).unit.name == "frame"
+    assert pipe.request("a").unit.name == "thirds"
+    for order in (None, "raster"):
+        with pytest.raises(ConfigError, match="frame:3"):
+            pipe.request("a", num_frames=3, unit="thirds", order=order)
+
+
 def test_what_has_no_such_length_is_said(pipe: Pipeline) -> None:
     with pytest.raises(ConfigError, match="is 4, but the codes of 'clips' are of 3 or 5"):
         pipe("a", num_frames=4)
@@ -182,9 +201,59 @@ def test_frames_that_cannot_be_gone_on_from(pipe: Pipeline) -> None:
 
 def test_windows_cover_a_clip() -> None:
     assert list(windows(3, 5)) == [Window(0, 0, 3)]
-    assert list(windows(9, 5)) == [Window(0, 0, 5), Window(3, 2, 5), Window(6, 2, 5)]
-    assert list(windows(7, 5, 1)) == [Window(0, 1, 5), Window(3, 2, 5)]
-    assert list(windows(9, 5, 6)) == [Window(4, 2, 5)]
+    assert list(windows(9, 5)) == [Window(0, 0, 5), Window(3, 2, 4), Window(5, 2, 4)]
+    assert list(windows(7, 5, 1)) == [Window(0, 1, 5), Window(3, 2, 4)]
+    assert list(windows(9, 5, 6)) == [Window(4, 2, 4), Window(6, 2, 4)]
+    assert list(windows(4, 2)) == [Window(0, 0, 2), Window(1, 1, 2), Window(2, 1, 2)]
+
+
+@settings(max_examples=50)
+@given(longest=st.integers(3, 9), frames=st.integers(1, 30), known=st.integers(0, 12))
+def test_later_windows_are_among_what_is_trained(longest: int, frames: int, known: int) -> None:
+    """Of clips that begin in their middle, and all of what is left of them is decided or drawn."""
+    assume(known < frames and frames > longest)
+    row = Unit("row", "row:1", "shift")
+    late = {
+        (longest - part[0], part[1])
+        for part in (given_part(row, (longest, 2, 2), seed, 1.0) for seed in range(300))
+        if part[0]
+    }
+    parts, done = list(windows(frames, longest, known)), known
+    for part in parts:
+        assert part.start + part.given == done and part.frames > part.given
+        assert part.start == 0 or (part.frames, part.given) in late
+        done = part.start + part.frames
+    assert done >= frames
+
+
+def test_long_clips_that_windows_cannot_draw_are_refused_at_once() -> None:
+    pipe = tiny_clips((Unit("thirds", "frame:3", "shift", of="clips"), *UNITS))
+    assert pipe.request("a", unit="thirds", num_frames=FRAMES).unit.name == "thirds"
+    with pytest.raises(ConfigError, match="'thirds' draws no clips that are longer than") as error:
+        pipe.request("a", unit="thirds", num_frames=9)
+    assert "latent frames" not in str(error.value)  # nobody gave those
+
+
+def test_steps_of_windows_of_latents_count_those_of_the_solver() -> None:
+    model, flow = latent_model((3, 4, 4), ("frame:1",)), FlowSettings("euler", 2)
+    parts, unit = list(windows(5, 3)), model.config.units[0]
+    plan = plan_for(unit, (3, 4, 4))
+    plans = [plan, *later_plans(unit, plan, parts, flow)]
+    ids, valid = texts([3])
+    seeds = torch.tensor([4])
+
+    def draw(number: int, plan: Plan, known: Tensor | None) -> Iterator[Step]:
+        prefix = text_prefix(model, unit.name, ids, valid)
+        assert prefix.cursor.condition is not None
+        decider = FlowDecider(model, plan, prefix.cursor.condition, seeds, flow, segment=number)
+        return decode(model, prefix, plan, unit.name, seeds, decider=decider, given=known)
+
+    steps = list(roll(parts, plans, 5, None, draw, flow))
+    assert [step.index for step in steps] == list(range(1, 11))
+    assert {step.total for step in steps} == {10} and steps[-1].done.all()
+    assert [int(step.begun.sum()) // 16 for step in steps] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    with pytest.raises(ConfigError, match="a later window cannot be drawn"):
+        later_plans(unit, plan, parts, FlowSettings("euler", (3, 2, 1)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,7 +263,7 @@ def test_a_longer_clip_begins_with_the_shorter_one(pipe: Pipeline, name: str) ->
     trained = pipe(PROMPTS, unit=name, seed=2, num_frames=FRAMES)
     assert torch.equal(long.codes[:, :3], trained.codes)
     tail = long.codes[0, 3:].flatten()
-    assert not torch.equal(tail[:8], tail[8:16])  # each window has noise of its own
+    assert not torch.equal(tail[:4], tail[4:8])  # each window has noise of its own
     alone = pipe(PROMPTS[1], unit=name, seed=3, num_frames=15)
     assert torch.equal(alone.codes[0], long.codes[1])  # whatever the batch
     assert len(long.frames[0]) == 15 and long.recipes[0]["num_frames"] == 15
@@ -208,6 +277,7 @@ def test_the_steps_of_windows_are_those_of_one_clip(pipe: Pipeline, name: str) -
     for before, after in pairwise(steps):
         assert not (before.done & ~after.done).any() and after.done.sum() >= before.done.sum()
         assert torch.equal(before.codes[:, before.done], after.codes[:, before.done])
+        assert torch.equal(after.begun, after.done)  # codes are decided at once
     assert steps[-1].done.all() and steps[-1].codes.shape[1] == 5
 
 

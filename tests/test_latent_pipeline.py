@@ -101,3 +101,11 @@ def test_tokenizers_of_other_latents(tmp_path: Path, vision: dict[str, Any], mes
     strange.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=message):
         Pipeline.from_pretrained(tmp_path)
+
+
+def test_coarse_levels_are_followed_by_no_unit_that_did_not_learn_them(pipe: Pipeline) -> None:
+    with pytest.raises(UserError, match="'scale:1,4' was not trained for these weights"):
+        pipe("a red apple", order="scale:1,4")
+    with pytest.raises(UserError, match="'scale:1,2,4' was not trained for these weights"):
+        latent_pipeline(("cell:2", "random"))("a red apple", order="scale:1,2,4")
+    assert pipe.request("a red apple", order="scale:1,2,4").unit.name == "scale"

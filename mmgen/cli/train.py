@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from mmgen.cli.options import CaptionColumn, ImageColumn
-from mmgen.errors import ConfigError, suggestion
+from mmgen.errors import ConfigError
 from mmgen.progress import progress_of
 
-TASKS = ("tokenizer", "generator")
 # What a tokenizer that is trained first shares with its generator: where pictures come from, and
 # how the machine works. A tokenizer reads no captions.
 SHARED = ("data.", "train.mixed_precision", "train.seed", "train.threads", "train.trackers")
@@ -67,7 +66,12 @@ def train(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME-generator."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the run; default: runs/NAME-generator, or "
+            "runs/NAME-generator-tuned with --from.",
+        ),
     ] = None,
     allow_bad: Annotated[
         float | None,
@@ -94,6 +98,8 @@ def train(
     }
     given = {name: value for name, value in wishes.items() if value is not None}
     words = overrides or []
+    from mmgen.train.tasks import TASKS
+
     if recipe in TASKS and not Path(recipe).is_file():
         first, checked = _started(recipe, data, given, words)
     else:
@@ -102,25 +108,22 @@ def train(
     if print_config or save_recipe:
         _show(first, checked, print_config, save_recipe)
         return
+    runs = [each for each in (first, checked) if each is not None]
+    _refuse_folders(runs)
     if data is not None:
         typer.echo(_plan(checked, first))
-    for each in [first, checked]:
-        if each is not None:
-            folder = _run(each)
+    for each in runs:
+        folder = _run(each)
     if data is not None:
         typer.echo(_next_line(checked, folder))
 
 
 def _read(recipe: str, words: list[str]) -> Any:
     """The recipe of a file, or a shipped one."""
-    from mmgen.train.recipe import load_recipe, read_recipe
-
-    task = str(read_recipe(recipe, words).get("task"))
-    if task not in TASKS:
-        raise ConfigError(f"recipe {recipe}: task cannot be '{task}'{suggestion(task, TASKS)}")
     with progress_of("Loading"):
-        recipe_class, _ = _classes(task)
-    return load_recipe(recipe, recipe_class, words)
+        from mmgen.train.tasks import load_any
+
+        return load_any(recipe, words)
 
 
 def _started(task: str, data: str | None, given: dict[str, Any], words: list[str]) -> Any:
@@ -157,7 +160,7 @@ def _changed(recipe: Any, words: list[str]) -> Any:
     plain = to_dict(recipe)
     for word in words:
         plain = override(plain, word)
-    return from_dict(type(recipe), plain, "the recipe")
+    return from_dict(type(recipe), plain, "")
 
 
 def _refuse_data(recipe: str, data: str | None, given: dict[str, Any]) -> None:
@@ -192,14 +195,19 @@ def _show(first: Any, checked: Any, print_config: bool, save_recipe: Path | None
     typer.echo("".join(f"mmgen train {shlex.quote(str(file))}\n" for file in files), nl=False)
 
 
-def _run(recipe: Any) -> Path:
-    from mmgen.train.checkpoint import refuse_finished
-    from mmgen.train.loop import train as run
+def _refuse_folders(recipes: list[Any]) -> None:
+    """Refuse run folders of other recipes, or past their steps, before anything is said."""
+    from mmgen.train.checkpoint import refuse_finished, refuse_other
 
-    refuse_finished(Path(recipe.train.out), recipe.train.steps)
-    _, task_class = _classes(recipe.task)
-    folder: Path = run(task_class(recipe), recipe.train, recipe=recipe)
-    return folder
+    for recipe in recipes:
+        refuse_other(Path(recipe.train.out), recipe)
+        refuse_finished(Path(recipe.train.out), recipe.train.steps)
+
+
+def _run(recipe: Any) -> Path:
+    from mmgen.train.tasks import run
+
+    return run(recipe)
 
 
 def _plan(recipe: Any, first: Any) -> str:
@@ -224,14 +232,3 @@ def _next_line(recipe: Any, folder: Path) -> str:
         return f"mmgen tokenizer check {model} {shlex.quote(recipe.data.train)}"
     prompt = recipe.preview_prompts[0] if recipe.preview_prompts else ""
     return f"mmgen sample {shlex.quote(prompt)} --model {model}"
-
-
-def _classes(task: str) -> tuple[Any, Any]:
-    """The recipe and the task of that name; training is imported here, once it is needed."""
-    if task == "tokenizer":
-        from mmgen.train.tokenizer_task import TokenizerRecipe, TokenizerTask
-
-        return TokenizerRecipe, TokenizerTask
-    from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
-
-    return GeneratorRecipe, GeneratorTask

@@ -71,7 +71,7 @@ def evaluate_generator(
         real = real or judge_real(bench, drawn)
         found[unit.name] = {
             **describe_unit(pipeline, unit),
-            "pictures_a_second": _speed(bench, unit.name),
+            "pictures_a_second": speed(bench, unit.name, BATCHES),
             "sets": judge_sets(bench, drawn),
         }
         if looker:
@@ -98,7 +98,7 @@ def _chosen(bench: Bench, names: Sequence[str]) -> list[Unit]:
     return [still_unit(bench.pipeline, name) for name in chosen]
 
 
-def _speed(bench: Bench, unit: str) -> dict[str, float]:
+def speed(bench: Bench, unit: str, batches: Sequence[int]) -> dict[str, float]:
     """Pictures a second, pixels included, by the number drawn together."""
 
     prompts = [ask.prompt for ask in bench.asks(STANDARD_SET)]
@@ -108,7 +108,7 @@ def _speed(bench: Bench, unit: str) -> dict[str, float]:
         return best_of(_REPEATS, lambda: bench.pipeline(asked, seed=0, unit=unit, num_frames=1))
 
     with bench.stage(f"Timing unit {unit}"):
-        return {str(batch): batch / seconds(batch) for batch in BATCHES}
+        return {str(batch): batch / seconds(batch) for batch in batches}
 
 
 class _Standard:
