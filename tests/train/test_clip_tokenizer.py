@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,15 @@ def test_stills_and_clips_take_turns_and_are_judged_apart(
     assert scores["clip_psnr"] != scores["psnr"]
     with Image.open(tmp_path / "previews" / "step-6.png") as sheet:
         assert sheet.height > 6 * 2 * SIZE  # stills and two clips, each above its reconstruction
+
+
+def test_accumulated_batches_of_a_step_are_of_one_kind(
+    pictures: Path, clips: Path, tmp_path: Path
+) -> None:
+    recipe = _recipe(pictures, clips, tmp_path)
+    task = TokenizerTask(replace(recipe, train=replace(recipe.train, accumulation=2)))
+    kinds = [batch.pixels.ndim for epoch in range(4) for batch in task.batches(epoch, 0)]
+    assert kinds[:10] == [4, 4, 4, 4, 5, 5, 4, 4, 5, 5]
 
 
 def test_a_broken_run_goes_on_with_the_same_bits(

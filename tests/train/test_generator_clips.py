@@ -158,6 +158,16 @@ def test_each_step_asks_for_codes_behind_the_frames_that_it_is_given(
     assert seen == {(1, 0), (3, 0), (3, 1), (3, 2), (2, 1)}
 
 
+def test_accumulated_batches_of_a_step_are_of_one_kind(
+    recipe_of: Callable[..., GeneratorRecipe], tmp_path: Path
+) -> None:
+    made = recipe_of(tmp_path)
+    task = GeneratorTask(replace(made, train=replace(made.train, accumulation=2)))
+    batches = (batch for epoch in range(4) for batch in task.batches(epoch, 0))
+    grids = [grid_of(batch["codes"]) for batch in batches][:8]
+    assert grids == [STILL, STILL, GRID, GRID] * 2
+
+
 def test_frames_that_an_order_cannot_go_on_from_are_not_drawn() -> None:
     pairs = Unit("pairs", "frame:2", "shift")
     drawn = {given_part(pairs, (6, 2, 2), seed, 1.0) for seed in range(200)}
