@@ -134,15 +134,15 @@ def shows_colour(stream: TextIO) -> bool:
 
 
 def in_progress(pipe: Pipeline, step: Step) -> list[Image.Image]:
-    """The pictures of a step, grey where nothing is decided."""
+    """The pictures of a step, grey where nothing has begun."""
     from PIL import Image
 
-    done = Image.fromarray(step.done[0].cpu().numpy())  # (h, w)
+    begun = Image.fromarray(step.begun[0].cpu().numpy())  # (h, w)
     images = []
     for image in pipe.render(step.codes):
-        decided = np.asarray(done.resize(image.size, Image.Resampling.NEAREST))[..., None]
+        shown = np.asarray(begun.resize(image.size, Image.Resampling.NEAREST))[..., None]
         images.append(
-            Image.fromarray(np.where(decided, np.asarray(image), UNDECIDED).astype(np.uint8))
+            Image.fromarray(np.where(shown, np.asarray(image), UNDECIDED).astype(np.uint8))
         )
     return images
 

@@ -70,13 +70,15 @@ def _whole(step: Step, part: Window, frames: int, before: Tensor | None) -> Step
     """A step of a window as one of the clip."""
     codes = step.codes.new_zeros(len(step.codes), frames, *step.codes.shape[2:])
     done = step.done.new_zeros(frames, *step.done.shape[1:])
+    begun = done.clone()
     if before is not None:
         known = min(part.start + part.given, frames)
-        codes[:, :known], done[:known] = before[:, :known], True
+        codes[:, :known], done[:known], begun[:known] = before[:, :known], True, True
     end = min(part.start + part.frames, frames)
     codes[:, part.start : end] = step.codes[:, : end - part.start]
     done[part.start : end] = step.done[: end - part.start]
-    return replace(step, codes=codes, done=done)
+    begun[part.start : end] = step.begun[: end - part.start]
+    return replace(step, codes=codes, done=done, begun=begun)
 
 
 def _steps_left(plan: Plan, part: Window) -> int:

@@ -208,6 +208,7 @@ def test_the_steps_of_windows_are_those_of_one_clip(pipe: Pipeline, name: str) -
     for before, after in pairwise(steps):
         assert not (before.done & ~after.done).any() and after.done.sum() >= before.done.sum()
         assert torch.equal(before.codes[:, before.done], after.codes[:, before.done])
+        assert torch.equal(after.begun, after.done)  # codes are decided at once
     assert steps[-1].done.all() and steps[-1].codes.shape[1] == 5
 
 

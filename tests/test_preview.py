@@ -109,9 +109,9 @@ def test_a_call_in_parts_grows_part_by_part(pipe: Pipeline, tmp_path: Path) -> N
 
 def test_long_calls_show_a_share_of_their_steps(pipe: Pipeline) -> None:
     growth = Growth(pipe, 1, None, keep=True)
-    codes = torch.zeros(1, 1, 4, 4, dtype=torch.long)
+    codes, all_sites = torch.zeros(1, 1, 4, 4, dtype=torch.long), torch.ones(1, 4, 4).bool()
     for index in range(1, 201):
-        growth.watch(Step(index, 200, codes, torch.ones(1, 4, 4, dtype=torch.bool)))
+        growth.watch(Step(index, 200, codes, all_sites, all_sites))
     assert len(growth.frames) == FRAMES
 
 

@@ -24,6 +24,8 @@ from mmgen.errors import ConfigError, suggestion
 
 T = TypeVar("T")
 
+RECIPES = "recipes"  # the folder of those that come with the package
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -119,11 +121,20 @@ def load_recipe(source: str | Path, kind: type[T], overrides: Sequence[str] = ()
     return from_dict(kind, read_recipe(source, overrides), f"recipe {source}")
 
 
-def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a recipe as plain data, with the overrides applied (arguments as in `load_recipe`)."""
-    read = parse_yaml(_recipe_text(source), f"recipe {source}")
+def read_recipe(
+    source: str | Path, overrides: Sequence[str] = (), shelf: str = RECIPES
+) -> dict[str, Any]:
+    """Read a recipe as plain data, with the overrides applied.
+
+    Args:
+        source: as in `load_recipe`, like `overrides`.
+        overrides: words `key=value` or `key.sub=value`.
+        shelf: folder of the shipped ones; they are called by its name.
+    """
+    what = f"{shelf.removesuffix('s')} {source}"
+    read = parse_yaml(_text_of(source, shelf), what)
     if read is not None and not isinstance(read, dict):
-        raise ConfigError(f"recipe {source} must be a mapping of keys to values, not {read!r}.")
+        raise ConfigError(f"{what} must be a mapping of keys to values, not {read!r}.")
     data: dict[str, Any] = read or {}
     for word in overrides:
         data = override(data, word)
@@ -132,7 +143,12 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
 
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that come with the package."""
-    folder = importlib.resources.files("mmgen.train") / "recipes"
+    return shipped(RECIPES)
+
+
+def shipped(shelf: str) -> list[str]:
+    """Return the names of the YAML files in a folder of this package, such as `recipes`."""
+    folder = importlib.resources.files("mmgen.train") / shelf
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
@@ -145,10 +161,25 @@ def override(data: dict[str, Any], word: str) -> dict[str, Any]:
             something that is not a mapping.
     """
     path, equals, text = word.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(path.strip().split(".")):
         raise ConfigError(f"'{word}' is not an override; write key=value or key.sub=value.")
     value = parse_yaml(text, f"the value of '{word}'")
+    return changed(data, path.strip(), value, word)
+
+
+def changed(data: dict[str, Any], path: str, value: Any, word: str | None = None) -> dict[str, Any]:
+    """Return a copy of `data` with another value at the path `key.sub`.
+
+    Args:
+        data: nested mappings.
+        path: keys with dots between them.
+        value: what stands there then.
+        word: what to call the change in error messages; default: the path.
+
+    Raises:
+        ConfigError: the path leads through something that is not a mapping.
+    """
+    keys, word = path.split("."), word or path
     result = copy.deepcopy(data)
     place = result
     for depth, key in enumerate(keys[:-1], start=1):
@@ -245,21 +276,21 @@ def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _recipe_text(source: str | Path) -> str:
-    path = Path(source)
+def _text_of(source: str | Path, shelf: str) -> str:
+    path, kind = Path(source), shelf.removesuffix("s")
     if not path.is_file():
-        names = shipped_recipes()
+        names = shipped(shelf)
         if str(source) not in names:
             known = suggestion(str(source), names) if names else "; give the path of a YAML file."
-            raise ConfigError(f"There is no recipe '{source}'{known}")
-        file = importlib.resources.files("mmgen.train") / "recipes" / f"{source}.yaml"
+            raise ConfigError(f"There is no {kind} '{source}'{known}")
+        file = importlib.resources.files("mmgen.train") / shelf / f"{source}.yaml"
         return file.read_text(encoding="utf-8")
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"recipe {source} cannot be read: {error.strerror}.") from None
+        raise ConfigError(f"{kind} {source} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"recipe {source} is not UTF-8 text; save it as UTF-8.") from None
+        raise ConfigError(f"{kind} {source} is not UTF-8 text; save it as UTF-8.") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -16,6 +16,7 @@ from mmgen.cli import (
     doctor,
     edit,
     evaluating,
+    experiment,
     exporting,
     importing,
     models,
@@ -59,6 +60,7 @@ app.command("models")(models.models)
 app.command("show")(show.show)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluating.app, name="eval")
+app.command("experiment")(experiment.experiment)
 app.command("orders")(orders.orders)
 app.command("doctor")(doctor.doctor)
 

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from mmgen.cli.options import CaptionColumn, ImageColumn
-from mmgen.errors import ConfigError, suggestion
+from mmgen.errors import ConfigError
 from mmgen.progress import progress_of
 
-TASKS = ("tokenizer", "generator")
 # What a tokenizer that is trained first shares with its generator: where pictures come from, and
 # how the machine works. A tokenizer reads no captions.
 SHARED = ("data.", "train.mixed_precision", "train.seed", "train.threads", "train.trackers")
@@ -99,6 +98,8 @@ def train(
     }
     given = {name: value for name, value in wishes.items() if value is not None}
     words = overrides or []
+    from mmgen.train.tasks import TASKS
+
     if recipe in TASKS and not Path(recipe).is_file():
         first, checked = _started(recipe, data, given, words)
     else:
@@ -119,14 +120,10 @@ def train(
 
 def _read(recipe: str, words: list[str]) -> Any:
     """The recipe of a file, or a shipped one."""
-    from mmgen.train.recipe import load_recipe, read_recipe
-
-    task = str(read_recipe(recipe, words).get("task"))
-    if task not in TASKS:
-        raise ConfigError(f"recipe {recipe}: task cannot be '{task}'{suggestion(task, TASKS)}")
     with progress_of("Loading"):
-        recipe_class, _ = _classes(task)
-    return load_recipe(recipe, recipe_class, words)
+        from mmgen.train.tasks import load_any
+
+        return load_any(recipe, words)
 
 
 def _started(task: str, data: str | None, given: dict[str, Any], words: list[str]) -> Any:
@@ -208,11 +205,9 @@ def _refuse_folders(recipes: list[Any]) -> None:
 
 
 def _run(recipe: Any) -> Path:
-    from mmgen.train.loop import train as run
+    from mmgen.train.tasks import run
 
-    _, task_class = _classes(recipe.task)
-    folder: Path = run(task_class(recipe), recipe.train, recipe=recipe)
-    return folder
+    return run(recipe)
 
 
 def _plan(recipe: Any, first: Any) -> str:
@@ -237,14 +232,3 @@ def _next_line(recipe: Any, folder: Path) -> str:
         return f"mmgen tokenizer check {model} {shlex.quote(recipe.data.train)}"
     prompt = recipe.preview_prompts[0] if recipe.preview_prompts else ""
     return f"mmgen sample {shlex.quote(prompt)} --model {model}"
-
-
-def _classes(task: str) -> tuple[Any, Any]:
-    """The recipe and the task of that name; training is imported here, once it is needed."""
-    if task == "tokenizer":
-        from mmgen.train.tokenizer_task import TokenizerRecipe, TokenizerTask
-
-        return TokenizerRecipe, TokenizerTask
-    from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
-
-    return GeneratorRecipe, GeneratorTask

@@ -71,7 +71,7 @@ def evaluate_generator(
         real = real or judge_real(bench, drawn)
         found[unit.name] = {
             **describe_unit(pipeline, unit),
-            "pictures_a_second": _speed(bench, unit.name),
+            "pictures_a_second": speed(bench, unit.name, BATCHES),
             "sets": judge_sets(bench, drawn),
         }
         if looker:
@@ -101,7 +101,7 @@ def _chosen(bench: Bench, names: Sequence[str]) -> list[Unit]:
     return [units[name] for name in names] if names else list(units.values())
 
 
-def _speed(bench: Bench, unit: str) -> dict[str, float]:
+def speed(bench: Bench, unit: str, batches: Sequence[int]) -> dict[str, float]:
     """Pictures a second, pixels included, by the number drawn together."""
 
     prompts = [ask.prompt for ask in bench.asks(STANDARD_SET)]
@@ -111,7 +111,7 @@ def _speed(bench: Bench, unit: str) -> dict[str, float]:
         return best_of(_REPEATS, lambda: bench.pipeline(asked, seed=0, unit=unit))
 
     with bench.stage(f"Timing unit {unit}"):
-        return {str(batch): batch / seconds(batch) for batch in BATCHES}
+        return {str(batch): batch / seconds(batch) for batch in batches}
 
 
 class _Standard:

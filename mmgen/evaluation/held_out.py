@@ -51,10 +51,10 @@ def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
     ]
     codes = encode(pipeline, real.pictures[places])
     config = pipeline.two_way()[1].config
-    losses = {unit.name: _unit_loss(pipeline, unit, codes, prompts) for unit in config.units}
+    losses = {unit.name: unit_loss(pipeline, unit, codes, prompts) for unit in config.units}
     return {
         "pictures": len(places),
-        "uniform": _knowing_nothing(codes, config.codebook_size),
+        "uniform": knowing_nothing(codes, config.codebook_size),
         "units": losses,
         "caption": _caption_loss(pipeline, codes, prompts),
     }
@@ -102,7 +102,12 @@ def fidelity(
     }
 
 
-def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]) -> float:
+@torch.inference_mode()
+def unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]) -> float:
+    """Loss of one unit on codes (N, t, h, w) or latents (N, t, h, w, C) behind N prompts.
+
+    Nats a token, or the squared error of the velocity.
+    """
     _, model = pipeline.two_way()
     seeds = range(SHUFFLES if unit.fresh else 1)
     total = 0.0
@@ -118,7 +123,8 @@ def _unit_loss(pipeline: Pipeline, unit: Unit, codes: Tensor, prompts: list[str]
     return total / (len(codes) * len(seeds))
 
 
-def _knowing_nothing(codes: Tensor, codebook_size: int) -> float:
+def knowing_nothing(codes: Tensor, codebook_size: int) -> float:
+    """What `unit_loss` of a guess is: ln K, or the mean square of the velocity."""
     return math.log(codebook_size) if codebook_size else 1 + float(codes.square().mean())
 
 

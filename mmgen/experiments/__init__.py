@@ -1,0 +1,1 @@
+"""Comparisons that a reader can trust: variants that differ only in what is compared."""
