@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmgen.cli.places import is_picture_file
 from mmgen.errors import UserError
-from mmgen.files import PICTURE_FORMATS
+from mmgen.files import FPS, PICTURE_FORMATS
 
 if TYPE_CHECKING:
     from mmgen.beginnings import Beginning
@@ -55,7 +55,7 @@ class ClipOptions:
         if self.frames is not None and self.frames < 2:
             raise UserError(f"--frames is {self.frames}; a clip has 2 or more.")
         if self.asked_by:
-            self._check_file(8.0)
+            self._check_file(FPS)
 
     @property
     def asked_by(self) -> str | None:
@@ -98,8 +98,6 @@ class ClipOptions:
 
     def rate(self, pipe: Pipeline) -> float:
         """Frames a second of what is written."""
-        from mmgen.sample.clip_files import FPS
-
         return self.fps or pipe.info.sampling.fps or FPS
 
     @property

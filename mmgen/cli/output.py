@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmgen.cli.places import is_picture_file
 from mmgen.errors import UserError
+from mmgen.files import FPS
 from mmgen.recipes import subject_of
 from mmgen.sheets import enlarged, sheet
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def write(
-    output: PipelineOutput, out: Path | None, scale: int, fps: float = 8.0, loop: int = 0
+    output: PipelineOutput, out: Path | None, scale: int, fps: float = FPS, loop: int = 0
 ) -> list[str]:
     """Write what was drawn, enlarged; returns the files, each as a line that says if it was there.
 
