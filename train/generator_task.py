@@ -35,6 +35,7 @@ from mmgen.train.generator_draws import unit_of_an_edit, with_wrong_codes
 from mmgen.train.generator_recipe import UNITS, GeneratorRecipe, TextConfig
 from mmgen.train.generator_start import (
     new_model,
+    refuse_for_codes,
     refuse_for_latents,
     text_tokenizer,
     trained_model,
@@ -294,6 +295,8 @@ class GeneratorTask:
         )
         if config.continuous:
             refuse_for_latents(recipe, config)
+        else:
+            refuse_for_codes(recipe)
         if recipe.init is not None:
             return trained_model(pipeline_folder(recipe.init), config, self.vision)
         return new_model(config, self.vision)

@@ -91,6 +91,8 @@ class TokenizerRecipe:
                 "clips need a tokenizer of clips; give `model` the key time_strides, or leave "
                 "clips out."
             )
+        if self.clips is not None:
+            self.clips.refuse_idle(("views", "drop_caption"), "in a tokenizer's recipe")
         judged = self.data.val is not None or self.data.held_out > 0
         if judged and self.data.image_size < SSIM_WINDOW:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny_runs import generator_recipe, log_of, run_generator, same
 from torch import Tensor
 
 from mmgen.data.clip_dataset import ClipTextDataset, Vary
+from mmgen.data.films import Limits
 from mmgen.errors import ConfigError, UserError
 from mmgen.models.schedule import grid_of
 from mmgen.models.unified import Unit
@@ -22,6 +24,7 @@ from mmgen.pipeline import Pipeline, SamplingDefaults
 from mmgen.sample.clip_files import save_clip
 from mmgen.train.clip_datasets import ClipDataConfig
 from mmgen.train.datasets import DataConfig
+from mmgen.train.flow_losses import FlowConfig
 from mmgen.train.generator_clips import given_part
 from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
 from mmgen.train.tokens import cached_tokens
@@ -175,6 +178,23 @@ def test_a_cache_of_views_holds_what_was_drawn(clips: Path, tmp_path: Path) -> N
     assert len({tuple(row.flatten().tolist()) for row in tokens.indices}) > 6
     with pytest.raises(UserError, match="from other pictures or captions"):
         cached_tokens(vision, dataset, tmp_path / "tokens", views=2)
+    dataset.reader = replace(dataset.reader, limits=Limits(seconds=100))
+    with pytest.raises(UserError, match="from other pictures or captions"):
+        cached_tokens(vision, dataset, tmp_path / "tokens", views=3)
+
+
+def test_reports_count_clips_and_not_their_views(clips: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "clips"
+    shutil.copytree(clips, mixed)
+    wide = [Image.new("RGB", (2 * SIZE, SIZE), (40 * i, 0, 0)) for i in range(5)]
+    save_clip(wide, mixed / "wide.gif", {})
+    wide[0].save(mixed / "still.gif")
+    for name in ("wide", "still"):
+        (mixed / f"{name}.txt").write_text(f"a {name} one", encoding="utf-8")
+    dataset = ClipTextDataset(mixed, SIZE, FRAMES, vary=Vary(), limit_bad=0.2)
+    tokens = cached_tokens(tiny_vision(), dataset, tmp_path / "tokens", views=3)
+    assert len(tokens) == 21 and "Skipped 1 bad of 8 samples" in tokens.report()
+    assert "1 of 7 in" in (tokens.cropping() or "")
 
 
 def test_what_clips_cannot_be_trained_with(
@@ -184,6 +204,12 @@ def test_what_clips_cannot_be_trained_with(
         GeneratorTask(recipe_of(tmp_path, tokenizer=str(vision)))
     with pytest.raises(ConfigError, match=r"frames_share must be in \[0, 1\]"):
         recipe_of(tmp_path, frames_share=1.5)
+    for name, value in (("phase", False), ("span", 0.5), ("crop", 0.9)):
+        clips = ClipDataConfig("a", **{name: value})
+        with pytest.raises(ConfigError, match=f"clips.{name} does nothing .* clips.views is 1"):
+            recipe_of(tmp_path, clips=clips)
+    with pytest.raises(ConfigError, match=r"flow.context is for latents, and .* has codes"):
+        GeneratorTask(recipe_of(tmp_path / "run", flow=FlowConfig("clean")))
     with pytest.raises(ConfigError, match="None of units draws stills"):
         GeneratorTask(recipe_of(tmp_path / "frames", units=LEARNED[2:3]))
 
