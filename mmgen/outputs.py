@@ -17,7 +17,7 @@ from mmgen.sheets import enlarged, sheet
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.pipeline import PipelineOutput
+    from mmgen.pipeline_output import PipelineOutput
 
 MOST_SCALE = 64  # times that pictures are enlarged
 
