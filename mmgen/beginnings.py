@@ -38,9 +38,9 @@ def picture_beginning(pipe: Pipeline, path: str | Path) -> Beginning:
     Raises:
         DataError: it cannot be read, or it moves.
     """
-    from mmgen.data.clips import frames_of
+    from mmgen.data.clips import file_frames
 
-    found = list(islice(frames_of(Path(path)), 2))
+    found = list(islice(file_frames(Path(path)), 2))
     if len(found) > 1:
         raise DataError(f"{path} moves; give a picture, or go on from it with --frames-from.")
     return _fitted(pipe, Path(path), found)
@@ -73,10 +73,12 @@ def clip_beginning(pipe: Pipeline, path: str | Path, given: int | None = None) -
 
 def _last_frames(path: Path, count: int, fps: float | None) -> list[Image.Image]:
     """At most so many frames; at `fps` those in the middle of each step back from the end."""
-    from mmgen.data.clips import frames_of
+    import numpy as np
+
+    from mmgen.data.clips import file_frames, frames_at_rate
     from mmgen.data.films import timed_frames
 
-    every = frames_of(path)  # says what is no clip
+    every = file_frames(path)  # says what is no clip
     if fps is None or path.is_dir():
         return list(deque(every, count))
     kept: deque[Frame] = deque()
@@ -87,8 +89,8 @@ def _last_frames(path: Path, count: int, fps: float | None) -> list[Image.Image]
     end = kept[-1].end
     number = min(count, max(1, round(end * fps)))
     # A time on the border of two frames, which files round to 1 ms, belongs to the later one.
-    times = [end - (number - i - 0.5) / fps + 1e-3 for i in range(number)]
-    return [next(frame.image for frame in kept if frame.end > time) for time in times]
+    start, ends = end - (number - 0.5) / fps + 1e-3, np.array([frame.end for frame in kept])
+    return [kept[i].image for i in frames_at_rate(ends, start, number, fps).tolist()]
 
 
 def usual_given(pipe: Pipeline) -> int:

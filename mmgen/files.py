@@ -23,6 +23,7 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 ANIMATION_FORMATS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}
 FILM_FORMATS = {".mp4": "mp4", ".webm": "webm"}
 CLIP_ENDINGS = (*ANIMATION_FORMATS, *FILM_FORMATS, ".png")
+FPS = 8.0  # frames a second of a clip, unless somebody knows better
 
 CACHE = "MMGEN_CACHE"  # environment variable that says where what was fetched lies
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmgen.sample.pictures import grid, to_pil
-from mmgen.tokenizers_vis.metrics import psnr
+from mmgen.tokenizers_vis.metrics import psnr_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +27,8 @@ class Motion:
     """The motion of reconstructions against that of their clips; means over steps between frames.
 
     Args:
-        psnr: dB, of the differences of successive frames.
+        psnr: dB, of the differences of successive frames; of their mean squared error, so that
+            steps without any error do not outweigh the others.
         kept: their mean absolute value over that of the clips: below 1 something stands still that
             moved, above 1 something moves that stood still; 0 / 0 is 1.
     """
@@ -47,23 +48,24 @@ class MotionMeter:
     """Adds up the steps between frames of clips."""
 
     def __init__(self) -> None:
-        self._psnr: list[Tensor] = []
+        self._errors: list[Tensor] = []  # (T - 1,) mean squares
         self._ours, self._theirs = 0.0, 0.0
 
     def add(self, again: Tensor, clip: Tensor) -> None:
         """Take a reconstruction and its clip, (T, 3, H, W) both in [-1, 1]."""
         ours, theirs = again.diff(dim=0), clip.diff(dim=0)
-        self._psnr.append(psnr(ours, theirs))
+        self._errors.append((ours - theirs).double().square().mean((1, 2, 3)))
         self._ours += float(ours.abs().double().mean((1, 2, 3)).sum())
         self._theirs += float(theirs.abs().double().mean((1, 2, 3)).sum())
 
     def result(self) -> Motion | None:
         """What was found; None: no clip had two frames."""
-        steps = torch.cat(self._psnr) if self._psnr else torch.empty(0)
+        steps = torch.cat(self._errors) if self._errors else torch.empty(0)
         if not len(steps):
             return None
         still = float("inf") if self._ours else 1.0
-        return Motion(float(steps.mean()), self._ours / self._theirs if self._theirs else still)
+        found = float(psnr_of(steps.mean()))
+        return Motion(found, self._ours / self._theirs if self._theirs else still)
 
 
 def played_together(

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import ConfigError, UserError
-from mmgen.files import is_picture_file
+from mmgen.files import FPS, is_picture_file
 from mmgen.recipes import subject_of
 from mmgen.sheets import enlarged, sheet
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.pipeline import PipelineOutput
+    from mmgen.pipeline_output import PipelineOutput
 
 MOST_SCALE = 64  # times that pictures are enlarged
 
 
 def write(
-    output: PipelineOutput, out: Path | None, scale: int, fps: float = 8.0, loop: int = 0
+    output: PipelineOutput, out: Path | None, scale: int, fps: float = FPS, loop: int = 0
 ) -> list[str]:
     """Write what was drawn, enlarged; returns the files, each as a line that says if it was there.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import mmgen
 from mmgen.errors import UserError
+from mmgen.files import FPS
 
 if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
@@ -115,8 +116,6 @@ def rate_in(recipe: Recipe) -> float:
     Raises:
         UserError: it is no number.
     """
-    from mmgen.sample.clip_files import FPS
-
     rate: float = _checked({"fps": FPS, **recipe}, "fps", _number)
     return rate
 

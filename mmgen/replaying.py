@@ -26,7 +26,8 @@ from mmgen.sheets import enlarged, sheet
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.pipeline import Pipeline, PipelineOutput
+    from mmgen.pipeline import Pipeline
+    from mmgen.pipeline_output import PipelineOutput
 
 Frames = list["Image.Image"]
 
@@ -80,7 +81,7 @@ def replay(
     Raises:
         UserError: no picture of ours, a damaged recipe, or the source is missing or another one.
     """
-    from mmgen.data.clips import frames_of
+    from mmgen.data.clips import file_frames
     from mmgen.sample.clip_files import is_film
 
     recipes = recipes_in(path)
@@ -99,7 +100,7 @@ def replay(
     if len(clips) > 1:
         clips = [[sheet([clip[0] for clip in clips], recipes)]]
     told = {"pictures": recipes} if len(recipes) > 1 else recipes[0]
-    verdict = _compared(list(frames_of(Path(path))), _as_written(clips[0], path, told))
+    verdict = _compared(list(file_frames(Path(path))), _as_written(clips[0], path, told))
     return replace(verdict, said=verdict.said + _LOSSY) if is_film(path) else verdict
 
 
@@ -177,7 +178,7 @@ def _scale(recipe: Recipe) -> int:
 
 def _as_written(frames: Frames, like: str | Path, recipe: Recipe) -> Frames:
     """Frames as they come back from a file of the same format, which may be lossy."""
-    from mmgen.data.clips import frames_of
+    from mmgen.data.clips import file_frames
     from mmgen.sample.clip_files import save_clip
     from mmgen.sample.pictures import save_picture
 
@@ -187,7 +188,7 @@ def _as_written(frames: Frames, like: str | Path, recipe: Recipe) -> Frames:
             save_clip(frames, path, recipe, rate_in(recipe))
         else:
             save_picture(frames[0], path, recipe)
-        return list(frames_of(path))
+        return list(file_frames(path))
 
 
 def _ending_of(path: Path) -> str:

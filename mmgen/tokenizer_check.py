@@ -24,6 +24,7 @@ from mmgen.sample.clip_files import save_clip
 from mmgen.sample.pictures import grid, save_picture, to_pil
 from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizer
 from mmgen.tokenizers_vis.larp import LarpTokenizer
+from mmgen.tokenizers_vis.losses import as_frames
 from mmgen.tokenizers_vis.metrics import SSIM_WINDOW, psnr, ssim
 from mmgen.tokenizers_vis.protocol import Codes
 from mmgen.tokenizers_vis.seed import SeedTokenizer
@@ -133,9 +134,10 @@ def check_tokenizer(
         pixels = batch[: limit - seen]
         codes = tokenizer.encode(pixels.to(place))
         counter.add(codes)
-        again = _frames(_decoded(tokenizer, codes, moving and pixels.ndim == 5)).clamp(-1, 1).cpu()
+        decoded = _decoded(tokenizer, codes, moving and pixels.ndim == 5)
+        again = as_frames(decoded).clamp(-1, 1).cpu()
         # Frames behind the last whole group are not coded.
-        originals = _frames(pixels)[: len(again)]
+        originals = as_frames(pixels)[: len(again)]
         scores.append(torch.stack([psnr(again, originals), ssim(again, originals)], dim=1))
         view.add(originals, again)
         if moving:  # one clip
@@ -225,11 +227,6 @@ def _decoded(tokenizer: Any, codes: Codes, moving: bool) -> Tensor:
     decode = tokenizer.decode_clip if moving and hasattr(tokenizer, "decode_clip") else None
     pixels: Tensor = (decode or tokenizer.decode)(codes)
     return pixels
-
-
-def _frames(pixels: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W), or clips (B, 3, T, H, W), to pictures (N, 3, H, W)."""
-    return pixels if pixels.ndim == 4 else pixels.transpose(1, 2).flatten(0, 1)
 
 
 def load_tokenizer(model: str) -> tuple[Any, int]:

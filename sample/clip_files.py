@@ -19,11 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from mmgen.errors import UserError
-from mmgen.files import ANIMATION_FORMATS, CLIP_ENDINGS, FILM_FORMATS, replacing
+from mmgen.files import ANIMATION_FORMATS, CLIP_ENDINGS, FILM_FORMATS, FPS, replacing
 from mmgen.sample.pictures import grid, save_picture, write_image
 from mmgen.sample.recipe_files import comment_with
 
-FPS = 8.0  # frames a second, unless somebody knows better
 MOST_FPS = {".gif": 50.0}  # players slow down what is shorter than 20 ms
 SLOWEST, FASTEST = 0.1, 240.0  # frames a second of all others
 MOST_LOOPS = 65_535

@@ -16,7 +16,11 @@ SSIM_WINDOW = 11  # pixels a side
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of x against y, both (B, 3, H, W): (B,), at most 100."""
-    error = (x - y).double().square().flatten(1).mean(1)
+    return psnr_of((x - y).double().square().flatten(1).mean(1))
+
+
+def psnr_of(error: Tensor) -> Tensor:
+    """The same of mean squared errors, float64 of any shape."""
     ratio = PEAK**2 / error.clamp(min=PEAK**2 * 1e-10)
     return (10 * ratio.log10()).float()
 

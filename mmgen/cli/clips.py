@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import UserError
-from mmgen.files import PICTURE_FORMATS, is_picture_file
+from mmgen.files import FPS, PICTURE_FORMATS, is_picture_file
 
 if TYPE_CHECKING:
     from mmgen.beginnings import Beginning
@@ -54,7 +54,7 @@ class ClipOptions:
         if self.frames is not None and self.frames < 2:
             raise UserError(f"--frames is {self.frames}; a clip has 2 or more.")
         if self.asked_by:
-            self._check_file(8.0)
+            self._check_file(FPS)
 
     @property
     def asked_by(self) -> str | None:
@@ -97,8 +97,6 @@ class ClipOptions:
 
     def rate(self, pipe: Pipeline) -> float:
         """Frames a second of what is written."""
-        from mmgen.sample.clip_files import FPS
-
         return self.fps or pipe.info.sampling.fps or FPS
 
     @property

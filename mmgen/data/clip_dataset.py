@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmgen.data.clips import STILL, sample_frames, seen_at
+from mmgen.data.clips import STILL, frames_at_rate, sample_frames
 from mmgen.data.dataset import TextDataset
 from mmgen.data.draws import SampleDraw
 from mmgen.data.films import Limits
@@ -65,7 +65,7 @@ def spread_frames(count: int, frames: int) -> np.ndarray:
     return np.arange(frames) * count // frames
 
 
-def frames_at_rate(clip: Clip, frames: int, fps: float, phase: float = 0.0) -> np.ndarray | None:
+def visit_at_rate(clip: Clip, frames: int, fps: float, phase: float = 0.0) -> np.ndarray | None:
     """Numbers of the frames that are seen at `fps`, (frames,) int64; None: the clip is too short.
 
     Args:
@@ -75,13 +75,10 @@ def frames_at_rate(clip: Clip, frames: int, fps: float, phase: float = 0.0) -> n
         phase: in [0, 1): where among the possible beginnings.
     """
     total, needed = float(clip.ends[-1]), (frames - 1) / fps
-    if clip.loop:
-        times = (phase * total + np.arange(frames) / fps) % total
-    elif needed > total:
+    if not clip.loop and needed > total:
         return None
-    else:
-        times = phase * (total - needed) + np.arange(frames) / fps
-    return seen_at(clip.ends, times)
+    start = phase * (total if clip.loop else total - needed)
+    return frames_at_rate(clip.ends, start, frames, fps, clip.loop)
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class ClipReader:
             raise BadSample(key, "its frames have several sizes")
         frames = torch.stack(kept)
         clip = Clip(frames, np.array(ends), is_loop(frames))
-        if self.fps and frames_at_rate(clip, self.frames, self.fps) is None:
+        if self.fps and visit_at_rate(clip, self.frames, self.fps) is None:
             raise BadSample(
                 key,
                 f"it lasts {ends[-1]:.3g} s, too short for {self.frames} frames at "
@@ -147,7 +144,7 @@ class ClipReader:
     def _numbers(self, clip: Clip, draw: SampleDraw | None) -> np.ndarray:
         phase = draw.phase if draw and self.vary and self.vary.phase else 0.0
         if self.fps is not None:
-            numbers = frames_at_rate(clip, self.frames, self.fps, phase)
+            numbers = visit_at_rate(clip, self.frames, self.fps, phase)
             assert numbers is not None  # `read` has refused those
             return numbers
         count = window = len(clip)

@@ -48,7 +48,7 @@ def first_frames(path: str | Path, frames: int) -> list[Image.Image]:
     Raises:
         DataError: there is no such file, it cannot be read, or it has fewer frames.
     """
-    found = list(islice(frames_of(Path(path)), frames))
+    found = list(islice(file_frames(Path(path)), frames))
     if len(found) < frames:
         raise DataError(f"{path} has {len(found)} frames, and {frames} are needed.")
     return found
@@ -63,7 +63,7 @@ def squashed(frames: list[Image.Image], size: int) -> Tensor:
     return torch.stack([squash_pixels(frame, size) for frame in frames], dim=1)
 
 
-def frames_of(path: Path) -> Iterator[Image.Image]:
+def file_frames(path: Path) -> Iterator[Image.Image]:
     """The frames of a clip as RGB, one after the other; see `first_frames`.
 
     Raises:
@@ -120,6 +120,24 @@ def seen_at(ends: np.ndarray, times: np.ndarray) -> np.ndarray:
 
     # A time on the border of two frames, however it was rounded, belongs to the later one.
     return np.searchsorted(ends, times + 1e-6, side="right").clip(max=len(ends) - 1)
+
+
+def frames_at_rate(
+    ends: np.ndarray, start: float, count: int, fps: float, loop: bool = False
+) -> np.ndarray:
+    """Numbers of the frames that are seen at a rate, (count,) int64.
+
+    Args:
+        ends: when each frame ends, (n,) rising, in seconds.
+        start: time of the first one that is seen.
+        count: how many.
+        fps: frames a second.
+        loop: whether the clip goes on from its end.
+    """
+    import numpy as np
+
+    times = start + np.arange(count) / fps
+    return seen_at(ends, times % ends[-1] if loop else times)
 
 
 def strip_of(frames: list[Image.Image]) -> Image.Image:

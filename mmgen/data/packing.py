@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from mmgen.data.captions import Caption
-from mmgen.data.clips import STILL, sample_frames, seen_at, strip_of
+from mmgen.data.clips import STILL, frames_at_rate, sample_frames, strip_of
 from mmgen.data.films import Limits, format_of
 from mmgen.data.pictures import FORMATS, BadSample, open_picture
 from mmgen.data.reports import refuse_many_bad, report_bad
@@ -189,7 +189,7 @@ def _clip(fps: float | None, source: Source, index: int, image_size: int | None)
     if fps is None:
         chosen = np.arange(len(ends))
     else:
-        chosen = seen_at(np.array(ends), np.arange(max(1, round(ends[-1] * fps))) / fps)
+        chosen = frames_at_rate(np.array(ends), 0.0, max(1, round(ends[-1] * fps)), fps)
     if len(chosen) * image_size > STRIP_WIDTH:
         most = STRIP_WIDTH // image_size
         raise BadSample(

@@ -12,7 +12,7 @@ from one_sentence import assert_one_sentence
 from PIL import Image
 
 from mmgen.beginnings import clip_beginning, picture_beginning
-from mmgen.data.clips import frames_of
+from mmgen.data.clips import file_frames
 from mmgen.files import CLIP_ENDINGS, FILM_FORMATS
 from mmgen.sample.clip_files import save_clip
 from mmgen.sample.pictures import to_pil
@@ -53,7 +53,7 @@ def test_a_clip_goes_on(mmgen: Any, folders: Path, tmp_path: Path) -> None:
 
 
 def frames_in(path: Path) -> list[Any]:
-    return [np.asarray(frame, dtype=int) for frame in frames_of(path)]
+    return [np.asarray(frame, dtype=int) for frame in file_frames(path)]
 
 
 def test_a_prompt_is_drawn_moving_or_still(mmgen: Any, folders: Path, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from mmgen.data.clip_dataset import (
     Clip,
     ClipTextDataset,
     Vary,
-    frames_at_rate,
     is_loop,
     spread_frames,
+    visit_at_rate,
 )
 from mmgen.data.dataset import Batch
 from mmgen.data.films import Limits
@@ -83,7 +83,7 @@ def test_frames_at_a_rate_are_those_seen_at_their_times(
 ) -> None:
     ends = np.cumsum(lasts)
     clip = Clip(torch.zeros(len(ends), 3, 1, 1, dtype=torch.uint8), ends, loop)
-    numbers = frames_at_rate(clip, frames, fps, phase)
+    numbers = visit_at_rate(clip, frames, fps, phase)
     needed = (frames - 1) / fps
     if numbers is None:
         assert not loop and needed > ends[-1]

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from mmgen.data.clips import frames_of
+from mmgen.data.clips import file_frames
 from mmgen.errors import UserError
 from mmgen.files import ANIMATION_FORMATS, CLIP_ENDINGS, FILM_FORMATS
 from mmgen.sample.clip_files import check_clip_file, clip_sheet, in_one_palette, save_clip
@@ -73,20 +73,20 @@ def lasting(path: Path) -> list[int]:
 @pytest.mark.parametrize("ending", [".webp", ".apng", ".WebP"])
 def test_webp_and_apng_keep_every_pixel(ending: str, tmp_path: Path) -> None:
     save_clip(noisy(3), tmp_path / f"a{ending}", RECIPE)
-    assert (arrays(frames_of(tmp_path / f"a{ending}")) == arrays(noisy(3))).all()
+    assert (arrays(file_frames(tmp_path / f"a{ending}")) == arrays(noisy(3))).all()
 
 
 def test_few_colours_stay_as_they_are_in_a_gif(tmp_path: Path) -> None:
     frames = ball(2)
     few = [frame.quantize(128).convert("RGB") for frame in frames]
     save_clip(few, tmp_path / "a.gif", RECIPE)
-    assert (arrays(frames_of(tmp_path / "a.gif")) == arrays(few)).all()
+    assert (arrays(file_frames(tmp_path / "a.gif")) == arrays(few)).all()
 
 
 def test_a_gif_is_close_and_what_stands_still_does_not_flicker(tmp_path: Path) -> None:
     frames = ball()
     save_clip(frames, tmp_path / "a.gif", RECIPE)
-    again = list(frames_of(tmp_path / "a.gif"))
+    again = list(file_frames(tmp_path / "a.gif"))
     assert psnr(frames, again) > 36
     before, after = arrays(frames), arrays(again)
     still = (before[1:] == before[:-1]).all(-1)
@@ -108,18 +108,18 @@ def test_films_are_close_in_their_colours_too(ending: str, tmp_path: Path) -> No
     pytest.importorskip("av")
     frames = [frame.resize((192, 128), Image.Resampling.BICUBIC) for frame in ball()]
     save_clip(frames, tmp_path / f"a{ending}", RECIPE, fps=12)
-    again = list(frames_of(tmp_path / f"a{ending}"))
+    again = list(file_frames(tmp_path / f"a{ending}"))
     assert len(again) == 6 and psnr(frames, again) > 32
     for colour in ((255, 0, 0), (0, 255, 0), (20, 40, 230), (255, 255, 255)):
         save_clip([Image.new("RGB", (32, 32), colour)] * 2, tmp_path / f"b{ending}", {})
-        there = arrays(frames_of(tmp_path / f"b{ending}"))
+        there = arrays(file_frames(tmp_path / f"b{ending}"))
         assert np.abs(there - np.array(colour)).max() <= 4
 
 
 def test_a_png_is_the_numbered_sheet(tmp_path: Path) -> None:
     frames = ball(11)
     save_clip(frames, tmp_path / "a.png", RECIPE)
-    (sheet,) = frames_of(tmp_path / "a.png")
+    (sheet,) = file_frames(tmp_path / "a.png")
     assert sheet.size == clip_sheet(frames).size
     assert (arrays([sheet]) == arrays([clip_sheet(frames)])).all()
     assert (arrays([sheet]) == arrays([grid(frames, 9, [str(i) for i in range(1, 12)])])).all()
