@@ -23,22 +23,25 @@ def from_dict(kind: type[T], data: Any, where: str = "configuration") -> T:
     Args:
         kind: a dataclass.
         data: a mapping of its field names to plain values.
-        where: what to call the mapping in error messages.
+        where: what to call the mapping in error messages; "": its keys go by their own names.
 
     Raises:
         ConfigError: an unknown key (with a suggestion), a missing key, or a value of another type.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{where} must be a mapping of keys to values, not {data!r}.")
+        raise ConfigError(f"{where or 'this'} must be a mapping of keys to values, not {data!r}.")
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise ConfigError(f"{where} has no key '{key}'{suggestion(str(key), fields)}")
+            raise ConfigError(
+                f"{where or 'The recipe'} has no key '{key}'{suggestion(str(key), fields)}"
+            )
     hints = typing.get_type_hints(kind)
     missing = [f.name for f in fields.values() if f.name not in data and _required(f)]
     if missing:
-        raise ConfigError(f"{where} needs the key '{missing[0]}'; add it.")
-    values = {key: convert(hints[key], value, f"{where}.{key}") for key, value in data.items()}
+        raise ConfigError(f"{where or 'The recipe'} needs the key '{missing[0]}'; add it.")
+    inside = f"{where}." if where else ""
+    values = {key: convert(hints[key], value, f"{inside}{key}") for key, value in data.items()}
     return kind(**values)
 
 

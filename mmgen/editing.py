@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from mmgen.calling import EditSettings
     from mmgen.masks import Canvas
-    from mmgen.pipeline import Pipeline, PipelineOutput
+    from mmgen.pipeline import Pipeline
+    from mmgen.pipeline_output import PipelineOutput
 
 
 def edit(
@@ -35,7 +36,7 @@ def edit(
     """Draw the masked part of a canvas anew; see `Pipeline.edit`."""
     from mmgen.models.schedule import to_slots
     from mmgen.models.spellings import kept_order
-    from mmgen.pipeline import PipelineOutput
+    from mmgen.pipeline_output import PipelineOutput
 
     unit = free_unit(pipe)
     kept = _kept(pipe, canvas, steps)  # (1, h, w)

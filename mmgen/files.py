@@ -30,6 +30,11 @@ CACHE = "MMGEN_CACHE"  # environment variable that says where what was fetched l
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_picture_file(out: Path) -> bool:
+    """Whether `out` names a picture, not a folder of pictures."""
+    return bool(out.suffix) and not out.is_dir()
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.

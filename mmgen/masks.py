@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmgen.captioning import pictures_of
 from mmgen.data.pictures import PIXEL_LIMIT, to_rgb
 from mmgen.errors import UserError
 
@@ -91,15 +92,18 @@ def canvas_of(
         outpaint: pixels that are added on the left, top, right and bottom, or on each side.
 
     Raises:
-        UserError: not exactly one of them, a mask of another shape, or a part that is empty, or
-            reaches outside the picture or its middle square.
+        UserError: no PIL pictures, not exactly one of them, a mask of another shape, or a part
+            that is empty, or reaches outside the picture or its middle square.
     """
     if sum(given is not None for given in (mask, box, outpaint)) != 1:
         raise UserError("Say what is drawn anew: give one of a mask, a box and outpaint.")
+    pictures_of([image, *([] if mask is None else [mask])])
     picture = to_rgb(image)
     source = {"source": hash_of(picture)}
     if outpaint is not None:
         sides = (outpaint,) * 4 if isinstance(outpaint, int) else outpaint
+        if outpaint == 0:
+            raise UserError("outpaint is 0, which adds nothing; give a number of pixels above 0.")
         canvas = Canvas(*_with_margins(picture, sides), {"outpaint": list(sides), **source})
     elif box is not None:
         masked = _boxed(picture.size, box)

@@ -8,7 +8,6 @@ one sub-folder a component: `text` (tokenizer or encoder), `vision` (visual toke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
 
@@ -29,6 +28,7 @@ from mmgen.pipeline_folder import (
     load_parts,
     read_info,
 )
+from mmgen.pipeline_output import PipelineOutput
 from mmgen.recipes import recipes_of
 from mmgen.request import Frames, Request
 
@@ -54,25 +54,6 @@ __all__ = ["FORMAT", "Pipeline", "PipelineInfo", "PipelineOutput", "SamplingDefa
 
 OutputType = Literal["pil", "codes"]
 Weights = Literal["float", "int8"]
-
-
-@dataclass
-class PipelineOutput:
-    """Pictures or clips, and what they were made of.
-
-    Args:
-        images: one a seed; empty if clips were drawn.
-        codes: (B, t, h, w) long, or latents (B, t, h, w, C).
-        seeds: the seed of each picture; with the recipe it draws the picture again.
-        recipes: what `mmgen` writes into a picture's metadata, one a picture.
-        frames: the frames of each clip, one list a seed; empty if pictures were drawn.
-    """
-
-    images: list[Image.Image]
-    codes: Tensor
-    seeds: list[int]
-    recipes: list[dict[str, Any]]
-    frames: list[list[Image.Image]] = field(default_factory=list)
 
 
 class Pipeline:

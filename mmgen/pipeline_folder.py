@@ -123,6 +123,19 @@ def shipped_pipelines() -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if (entry / PIPELINE_FILE).is_file())
 
 
+def shipped_tokenizers() -> list[str]:
+    """Names of the visual tokenizers that come with the package, without a pipeline."""
+    folder = resources.files("mmgen.assets") / "tokenizers"
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file())
+
+
+def shipped_tokenizer(name: str) -> Path:
+    """The folder of a visual tokenizer that comes with the package."""
+    return Path(str(resources.files("mmgen.assets") / "tokenizers" / name))
+
+
 def find_pipeline(name_or_folder: str | Path | None = None) -> Path:
     """The folder of a pipeline, given as a folder, by name, or as a published SYSTEM/NAME.
 
@@ -153,13 +166,12 @@ def locate_pipeline(name_or_folder: str | Path | None = None) -> Path | Card:
         raise CheckpointError(f"{name} cannot be read: {error.strerror}.") from None
     if name in names:
         return Path(str(resources.files("mmgen.assets") / "pipelines" / name))
+    if name in shipped_tokenizers():
+        raise CheckpointError(_no_pipeline(name))
     if is_folder:
         _refuse_run(Path(name))
         if _holds_tokenizer(Path(name)):
-            raise CheckpointError(
-                f"{name} is a tokenizer, not a pipeline; train a generator on it (`mmgen train "
-                f"generator --data FOLDER --tokenizer {name}`)."
-            )
+            raise CheckpointError(_no_pipeline(name))
         raise CheckpointError(f"{name} holds no {PIPELINE_FILE}; give the folder of a pipeline.")
     if is_file:
         raise CheckpointError(
@@ -193,8 +205,17 @@ def tokenizer_folder(model: str) -> Path:
     if folder.is_dir() and not (folder / PIPELINE_FILE).is_file():
         _refuse_run(folder)
         return folder
+    if not folder.exists() and model in shipped_tokenizers():
+        return shipped_tokenizer(model)
     card = None if folder.exists() else _card_of(model)
     return (find_pipeline(model) if card is None else _published(card)) / "vision"
+
+
+def _no_pipeline(tokenizer: str) -> str:
+    return (
+        f"{tokenizer} is a tokenizer, not a pipeline; train a generator on it (`mmgen train "
+        f"generator --data FOLDER --tokenizer {tokenizer}`)."
+    )
 
 
 def _card_of(name: str) -> Card | None:

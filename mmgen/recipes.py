@@ -6,6 +6,7 @@ from any file, so nothing in it is believed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Recipe = dict[str, Any]
 
+_LONG = ("mmgen", "weights", "edit")
 PARTS = ("text tokenizer", "transformer", "visual tokenizer")  # of the hash of the weights
 
 
@@ -34,6 +36,12 @@ def subject_of(recipe: Recipe) -> str:
     """What a picture shows, in words."""
     named = recipe.get("prompt", recipe.get("frames"))
     return f"class {recipe['class_label']}" if named is None else str(named)
+
+
+def in_words(recipe: Recipe) -> str:
+    """What a recipe tells, in one line: all but hashes and masks."""
+    told = {k: v for k, v in recipe.items() if k not in _LONG and v not in (None, "")}
+    return ", ".join(f"{k} {json.dumps(v, ensure_ascii=False)}" for k, v in told.items())
 
 
 def differing_parts(one: str, other: str) -> list[str]:

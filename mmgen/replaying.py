@@ -26,7 +26,8 @@ from mmgen.sheets import enlarged, sheet
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.pipeline import Pipeline, PipelineOutput
+    from mmgen.pipeline import Pipeline
+    from mmgen.pipeline_output import PipelineOutput
 
 Frames = list["Image.Image"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmgen.errors import ConfigError, UserError
@@ -236,12 +237,15 @@ def settings_of(
     """The settings of a call over a pipeline's defaults, for each sub-token of a code.
 
     Raises:
-        ConfigError: a value outside its range, or a list of another length.
+        ConfigError: no number, a value outside its range, or a list of another length.
     """
     from mmgen.sample.draw import DrawSettings
     from mmgen.sample.engine import DecodeSettings
     from mmgen.sample.guidance import Guidance
 
+    numbers = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k}
+    for name, value in {**numbers, "top_p": top_p, "min_p": min_p}.items():
+        _check_number(name, value)
     draw = DrawSettings(
         top_k=_first(top_k, usual.top_k),
         top_p=_first(top_p, usual.top_p),
@@ -257,6 +261,13 @@ def settings_of(
         DecodeSettings(replace(draw, temperature=t), Guidance(s, start, stop, ramp=ramp))
         for t, s in zip(_spread("temperature", warmth, sub_tokens), scales)
     )
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what is neither a number nor a list of some; None is the usual one."""
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        if each is not None and (isinstance(each, bool) or not isinstance(each, Real)):
+            raise ConfigError(f"{name} must be a number, not {each!r}.")
 
 
 def _spread(name: str, value: float | Sequence[float], count: int) -> list[float]:

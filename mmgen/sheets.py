@@ -20,8 +20,24 @@ def enlarged(image: Image.Image, scale: int) -> Image.Image:
 
 
 def sheet(images: Sequence[Image.Image], recipes: Sequence[Recipe]) -> Image.Image:
-    """Several pictures, each with what it shows and its seed."""
-    from mmgen.sample.pictures import grid
+    """Several pictures, each with what it shows and its seed.
 
-    labels = [f"{subject_of(recipe)} ({recipe['seed']})" for recipe in recipes]
+    Where the font lacks letters of a prompt, the picture's number stands for it, from 1.
+    """
+    from mmgen.sample.pictures import grid, has_letters
+
+    subjects = [subject_of(recipe) for recipe in recipes]
+    shown = [text if has_letters(text) else str(i) for i, text in enumerate(subjects, start=1)]
+    labels = [f"{text} ({recipe['seed']})" for text, recipe in zip(shown, recipes)]
     return grid(images, labels=labels)
+
+
+def numbered(recipes: Sequence[Recipe]) -> str | None:
+    """What to say of a sheet's labels that are numbers; None where all of them are words."""
+    from mmgen.sample.pictures import has_letters
+
+    if len(recipes) < 2 or all(has_letters(subject_of(recipe)) for recipe in recipes):
+        return None
+    return (
+        "The sheet's font has Latin letters alone; other prompts stand as their picture's number."
+    )

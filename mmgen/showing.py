@@ -14,11 +14,18 @@ from typing import Any
 
 from mmgen.errors import CheckpointError, UserError, suggestion
 from mmgen.files import read_json
-from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, shipped_pipelines
-from mmgen.published.catalogue import Card, cards
+from mmgen.pipeline_folder import (
+    PIPELINE_FILE,
+    find_pipeline,
+    shipped_pipelines,
+    shipped_tokenizer,
+    shipped_tokenizers,
+)
+from mmgen.published.catalogue import SYSTEMS, Card, cards
 
 WEIGHTS_FILE = "model.safetensors"
 FIGURES_FILE = "figures.json"
+TOKENIZER_CARD = "card.json"
 SHIPPED = "mmgen"  # in the place of a system
 
 
@@ -26,14 +33,16 @@ def show(name: str) -> dict[str, Any]:
     """Describe a model.
 
     Args:
-        name: of a shipped pipeline, a pipeline's folder, or a published checkpoint as SYSTEM/NAME;
-            a name that one system alone has needs no SYSTEM.
+        name: of a shipped pipeline or tokenizer, a pipeline's folder, or a published checkpoint as
+            SYSTEM/NAME; a name that one system alone has needs no SYSTEM.
 
     Raises:
         UserError: there is no such model, or the name is that of several.
     """
     if name in shipped_pipelines() or (Path(name) / PIPELINE_FILE).is_file():
         return describe_folder(find_pipeline(name), name in shipped_pipelines())
+    if name in shipped_tokenizers() and not Path(name).exists():
+        return describe_tokenizer(name)
     if Path(name).exists():
         return describe_folder(find_pipeline(name))  # which says what is wrong with it
     return describe_card(published_card(name))
@@ -45,9 +54,14 @@ def published_card(name: str) -> Card:
     Raises:
         UserError: there is none, or several systems have one.
     """
+    if name in SYSTEMS:
+        raise UserError(
+            f"'{name}' is a system of several models; `mmgen models {name}` lists them."
+        )
     found = [card for card in cards() if name in (card.name, f"{card.system}/{card.name}")]
     if not found:
-        known = [*shipped_pipelines(), *(f"{card.system}/{card.name}" for card in cards())]
+        own = [*shipped_pipelines(), *shipped_tokenizers()]
+        known = [*own, *(f"{card.system}/{card.name}" for card in cards())]
         near = suggestion(name, known)
         if "did you mean" not in near:
             near = "; `mmgen models` lists them."
@@ -59,7 +73,7 @@ def published_card(name: str) -> Card:
 
 
 def shipped_cards() -> list[Card]:
-    """The shipped pipelines as entries beside those of the catalogue."""
+    """The shipped pipelines and tokenizers as entries beside those of the catalogue."""
     found = []
     for name in shipped_pipelines():
         folder = find_pipeline(name)
@@ -72,6 +86,12 @@ def shipped_cards() -> list[Card]:
             SHIPPED, name, "text-to-image", "", (), "", (), size, licence, "comes with mmgen"
         )
         found.append(card)
+    for name in shipped_tokenizers():
+        size = round(stored_bytes(shipped_tokenizer(name) / WEIGHTS_FILE) / 1e6)
+        told = describe_tokenizer(name)
+        note = "comes with mmgen"
+        card = Card(SHIPPED, name, told["task"], "", (), "", (), size, told["licence"], note)
+        found.append(card)
     return found
 
 
@@ -83,7 +103,7 @@ def describe_card(card: Card) -> dict[str, Any]:
         "where": card.repository or "not on the hub",
         "files": list(card.files),
         "goes with": [*([card.tokenizer] if card.tokenizer else []), *card.beside],
-        "size": None if card.megabytes is None else f"{card.megabytes} MB",
+        "megabytes": card.megabytes,
         "licence": card.licence or "not stated",
         "note": card.note,
         "import": card.import_line,
@@ -108,9 +128,10 @@ def describe_folder(folder: Path, shipped: bool = False) -> dict[str, Any]:
         "where": "shipped with mmgen" if shipped else str(folder),
         "picture": f"{info.image_size} x {info.image_size} pixels",
         "grid": " x ".join(map(str, grid)) + _codes(drawer),
-        "units": [
-            f"{u['name']} ({u['order']}, {u['prediction']})" for u in drawer.get("units", ())
-        ],
+        "units": {
+            unit["name"]: {"order": unit["order"], "prediction": unit["prediction"]}
+            for unit in drawer.get("units", ())
+        },
         "weights": {part: parameters(folder / part / WEIGHTS_FILE) for part in parts},
         "sampling": {
             k: v for k, v in asdict(info.sampling).items() if k not in ("solver", "steps")
@@ -119,6 +140,24 @@ def describe_folder(folder: Path, shipped: bool = False) -> dict[str, Any]:
         "sources": [f"{s.component}: {s.file} of {s.system} ({s.licence})" for s in info.sources],
         "licence": info.licence or "not stated",
         "figures": _figures(folder / FIGURES_FILE),
+    }
+
+
+def describe_tokenizer(name: str) -> dict[str, Any]:
+    """What a shipped tokenizer's folder says of itself: its `card.json` and its weights.
+
+    Raises:
+        CheckpointError: the folder is damaged.
+    """
+    folder = shipped_tokenizer(name)
+    card = read_json(folder / TOKENIZER_CARD)
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{folder / TOKENIZER_CARD} is damaged; install mmgen again.")
+    return {
+        "name": name,
+        "where": "shipped with mmgen",
+        **card,
+        "weights": {"vision": parameters(folder / WEIGHTS_FILE)},
     }
 
 

@@ -188,6 +188,8 @@ def parse_grid(text: str) -> Grid:
             f"Cannot read the grid '{text}'; write HxW or TxHxW, such as 8x8 or 4x8x8."
         )
     t, h, w = (int(size or 1) for size in sizes.groups())
+    if 0 in (t, h, w):
+        raise ConfigError(f"The grid '{text}' holds no tokens; give numbers from 1 up.")
     check_grid((t, h, w))
     return t, h, w
 

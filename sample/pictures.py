@@ -55,7 +55,8 @@ def grid(
     Args:
         images: at least one; smaller ones are centred in their cell.
         columns: cells in a row; None makes the sheet about square.
-        labels: text below each picture: wrapped, cut after three lines, reduced to ASCII.
+        labels: text below each picture: wrapped, cut after three lines, reduced to ASCII; its
+            number, from 1, where letters would be lost (`has_letters`).
         scale: enlarges every picture this many times, without smoothing.
 
     Raises:
@@ -73,7 +74,11 @@ def grid(
     width, height = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
     font = ImageFont.load_default(_FONT_SIZE)
     pitch = math.ceil(font.getbbox("Ag")[3]) + 3  # from one line of text to the next
-    texts = [_wrapped(label, font, width) for label in labels or [""] * len(tiles)]
+    shown = [
+        label if has_letters(label) else str(number)
+        for number, label in enumerate(labels or [""] * len(tiles), start=1)
+    ]
+    texts = [_wrapped(label, font, width) for label in shown]
     tops = _row_tops(texts, columns, height, pitch)
     sheet = Image.new("RGB", (_GAP + columns * (width + _GAP), tops[-1]), _PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -84,6 +89,11 @@ def grid(
             left = x + (width - font.getlength(line)) // 2
             pen.text((left, y + height + _TEXT_GAP + n * pitch), line, fill=_INK, font=font)
     return sheet
+
+
+def has_letters(label: str) -> bool:
+    """Whether the labels' font, Pillow's own, has the letters of a text: those of ASCII."""
+    return all(c < "\x7f" for c in _plain(label) if c.isalpha())
 
 
 def save_picture(image: Image.Image, path: str | Path, recipe: dict[str, Any]) -> None:
@@ -159,8 +169,7 @@ def _row_tops(texts: list[list[str]], columns: int, height: int, pitch: int) -> 
 def _wrapped(label: str, font: _Font, width: int) -> list[str]:
     # Lines that fit the cell: whole words where possible, a word wider than the cell is cut.
     # Pillow's own font draws ASCII: accents are taken off, other characters become "?".
-    plain = "".join(c for c in unicodedata.normalize("NFKD", label) if not unicodedata.combining(c))
-    rest = " ".join("".join(c if c < "\x7f" else "?" for c in plain).split())
+    rest = " ".join("".join(c if c < "\x7f" else "?" for c in _plain(label)).split())
     lines: list[str] = []
     while rest:
         line = _fitting(rest, font, width)
@@ -170,6 +179,10 @@ def _wrapped(label: str, font: _Font, width: int) -> list[str]:
             rest = ""
         lines.append(line)
     return lines
+
+
+def _plain(label: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", label) if not unicodedata.combining(c))
 
 
 def _fitting(text: str, font: _Font, width: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 
 from mmgen.models.backbone import BackboneConfig
 from mmgen.models.unified import UnifiedConfig, UnifiedModel, Unit
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers of several folders of tests
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)

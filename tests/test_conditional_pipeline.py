@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_drawing import CLASSES, WORDS, conditional_pipeline, load_encoder, save_encoder
 from tiny_pipeline import SIZE, tiny_pipeline
 
-from mmgen.cli.output import write
 from mmgen.drawing import parts_of
 from mmgen.errors import CheckpointError, ConfigError, UserError
 from mmgen.models.caption_cleaning import clean_caption
 from mmgen.models.text_features import TextEncoder
+from mmgen.outputs import write
 from mmgen.pipeline import Pipeline
 from mmgen.sample.engine import last_step
 from mmgen.sample.recipe_files import read_recipe

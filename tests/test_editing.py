@@ -192,11 +192,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"box": (8, 4, 0, 4)}, "does not lie in"),
     ({"box": (0, 0, 6, 4)}, r"outside the middle square \(x 4 to 20, y 0 to 16\)"),
     ({"box": (4, 0, 16, 16)}, r"Nothing would be kept: no cell of the 4x4 grid \(each 4x4 of"),
+    ({"mask": "mask.png"}, "Give PIL pictures; open files with PIL.Image.open."),
+    ({"mask": np.zeros((16, 24))}, "Give PIL pictures"),
+    ({"image": "apple.png", "outpaint": 4}, "Give PIL pictures"),
     ({"mask": Image.new("L", (24, 16), "black")}, "black everywhere"),
     ({"mask": Image.new("L", (16, 16), "white")}, "16x16 pixels and the picture 24x16"),
     ({"mask": Image.new("L", (24, 16), "white")}, "outside the middle square"),
     ({"outpaint": (0, -1, 0, 0)}, "outpaint is 0,-1,0,0"),
-    ({"outpaint": 0}, "not all 0"),
+    ({"outpaint": 0}, "outpaint is 0, which adds nothing"),
+    ({"outpaint": (0, 0, 0, 0)}, "outpaint is 0,0,0,0; .* not all 0"),
     ({"outpaint": 4}, "be 32x24 pixels, .* make the margins 4,8,4,8, for"),
     ({"box": (4, 4, 4, 4), "steps": 2}, "steps is 2, but 1 tokens"),
     ({"box": (4, 4, 4, 4), "seed": -1}, "seed -1"),
@@ -207,7 +211,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("settings", "said"), REFUSED)
 def test_what_does_not_fit_is_refused(settings: dict[str, Any], said: str, pipe: Pipeline) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        pipe.edit(noise(24, 16), "a cat", **settings)
+        pipe.edit(**{"image": noise(24, 16), "prompt": "a cat", **settings})
     assert "\n" not in str(caught.value)
 
 

@@ -15,9 +15,9 @@ from tiny_drawing import conditional_pipeline
 from tiny_pipeline import SIZE, tiny_pipeline
 
 from mmgen import Pipeline
-from mmgen.cli.output import write
 from mmgen.errors import UserError
 from mmgen.files import CLIP_ENDINGS, FILM_FORMATS
+from mmgen.outputs import write
 from mmgen.replaying import replay
 from mmgen.sample.clip_files import save_clip
 from mmgen.sample.pictures import save_picture
@@ -49,6 +49,34 @@ def test_every_format_is_drawn_again(
     output = pipe(["a cat", "a dog"][:each], **settings(guidance_interval=(0.1, 0.8)))
     write(output, tmp_path / f"a{suffix}", 3)
     assert replay(pipe, tmp_path / f"a{suffix}").said == "identical"
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_what_is_saved_from_python_is_drawn_again(
+    scale: int, pipe: Pipeline, source: Path, tmp_path: Path
+) -> None:
+    output = pipe(["a cat", "a dog"], **settings())
+    output.save(tmp_path / "new/both.png", scale=scale)
+    for name in ("both.png", "both-1.png", "both-2.png"):
+        assert replay(pipe, tmp_path / "new" / name).said == "identical"
+    with Image.open(tmp_path / "new/both-1.png") as image:
+        assert image.size == (SIZE * scale, SIZE * scale)
+    with Image.open(source) as image:
+        pipe.edit(image, "a cat", box=(4, 4, 20, 9), seed=4).save(tmp_path / "edit.webp")
+    assert replay(pipe, tmp_path / "edit.webp", source).same
+    clips = conditional_pipeline(grid=(3, 4, 4))
+    clips(class_labels=[2], seed=1).save(str(tmp_path / "clip.gif"))
+    assert replay(clips, tmp_path / "clip.gif").same
+
+
+def test_what_cannot_be_saved_is_refused(pipe: Pipeline, tmp_path: Path) -> None:
+    output = pipe("a cat", **settings())
+    for path, scale, said in (("a.txt", 1, "end the name in one of"), ("a.png", 0, "scale is 0")):
+        with pytest.raises(UserError, match=said):
+            output.save(tmp_path / path, scale=scale)
+    with pytest.raises(UserError, match="no picture to save; call without"):
+        pipe("a cat", output_type="codes").save(tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_classes_are_drawn_again(tmp_path: Path) -> None:

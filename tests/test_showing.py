@@ -13,7 +13,12 @@ from tiny_pipeline import tiny_pipeline
 from mmgen.errors import UserError
 from mmgen.files import CACHE
 from mmgen.pipeline import Pipeline
-from mmgen.pipeline_folder import find_pipeline, locate_pipeline, tokenizer_folder
+from mmgen.pipeline_folder import (
+    find_pipeline,
+    locate_pipeline,
+    shipped_tokenizers,
+    tokenizer_folder,
+)
 from mmgen.published import fetching, hub, importing
 from mmgen.published.catalogue import Card, cards
 from mmgen.showing import parameters, shipped_cards, show, stored_bytes
@@ -23,7 +28,9 @@ def test_the_shipped_pipeline_is_told_as_it_is() -> None:
     told, pipe = show("emoji-64"), Pipeline.from_pretrained("emoji-64")
     config = pipe.transformer.config
     assert told["grid"] == f"1 x 8 x 8 of {config.codebook_size} codes"
-    assert [line.split()[0] for line in told["units"]] == [unit.name for unit in config.units]
+    assert told["units"] == {
+        unit.name: {"order": unit.order, "prediction": unit.prediction} for unit in config.units
+    }
     for part in ("vision", "transformer"):
         held = getattr(pipe, part).state_dict().values()
         assert told["weights"][part] == sum(tensor.numel() for tensor in held)
@@ -56,6 +63,8 @@ def test_every_published_name_is_told_once() -> None:
     assert show("vq_ds8_c2i")["name"] == "llamagen/vq_ds8_c2i"
     with pytest.raises(UserError, match="did you mean 'llamagen/vq_ds8_c2i'"):
         show("vq_ds8_c2")
+    with pytest.raises(UserError, match="is a system of several models; `mmgen models llamagen`"):
+        show("llamagen")
     with pytest.raises(UserError, match="`mmgen models` lists them"):
         show("zzzzzz")
 
@@ -85,8 +94,9 @@ def test_only_what_draws_is_downloaded_as_a_pipeline(monkeypatch: pytest.MonkeyP
 
 def test_sizes_of_shipped_pipelines_are_those_of_their_files() -> None:
     for card in shipped_cards():
-        folder = find_pipeline(card.name)
-        stored = sum(path.stat().st_size for path in folder.glob("*/model.safetensors"))
+        tokenizer = card.name in shipped_tokenizers()
+        folder = tokenizer_folder(card.name) if tokenizer else find_pipeline(card.name)
+        stored = sum(path.stat().st_size for path in folder.rglob("model.safetensors"))
         assert card.megabytes is not None and abs(card.megabytes - stored / 1e6) < 1
 
 

@@ -39,6 +39,8 @@ STATE = "state.json"
 RECIPE = "run.yaml"
 FORMAT = 1
 
+_ELSEWHERE = "name another folder by --out FOLDER or train.out=FOLDER"
+
 
 @dataclass
 class Checkpoint:
@@ -61,7 +63,7 @@ class Checkpoint:
         if name not in self.tensors:
             raise CheckpointError(
                 f"The checkpoint of step {self.state['step']} has no '{name}'; it was written for "
-                "another task, so choose another `out`."
+                f"another task, so {_ELSEWHERE}."
             )
         return self.tensors[name]
 
@@ -84,18 +86,46 @@ def open_run(
         CheckpointError: the folder holds checkpoints of another recipe, or any and not `resume`.
     """
     folder = out / "checkpoints"
-    if _steps(folder):
-        if not resume:
-            raise CheckpointError(f"{out} already holds a run; resume it or choose another `out`.")
-        _compare(out, recipe)
+    if _steps(folder) and not resume:
+        raise CheckpointError(f"{out} already holds a run; resume it or {_ELSEWHERE}.")
+    refuse_other(out, recipe)
     found, warnings = newest(folder)
     if found and read_json(found / STATE)["recipe"] != fingerprint(recipe):
-        raise CheckpointError(f"{found} belongs to another recipe; choose another `out`.")
+        raise CheckpointError(f"{found} belongs to another recipe; {_ELSEWHERE}.")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_text(out / RECIPE, dump(recipe))
         _remove_leftovers(out)
     return found, warnings
+
+
+def refuse_other(out: Path, recipe: Any) -> None:
+    """Refuse a folder that holds the run of another recipe.
+
+    Args:
+        out: the run folder; it need not exist.
+        recipe: a dataclass.
+
+    Raises:
+        CheckpointError: it has checkpoints, and `run.yaml` beside them differs in a binding key.
+    """
+    stored = out / RECIPE
+    if not _steps(out / "checkpoints") or not stored.is_file():
+        return  # the fingerprint in the checkpoint still decides
+    try:
+        before = load_recipe(stored, type(recipe))
+    except ConfigError as error:
+        said = f"{out} holds a run of another recipe ({error})"
+        raise CheckpointError(f"{said} Then {_ELSEWHERE}.") from None
+    there, here = (getattr(each, "init", None) for each in (before, recipe))
+    if there != here:
+        raise CheckpointError(
+            f"{out} holds a run that was started {_from(there)}, and this one is started "
+            f"{_from(here)}; {_ELSEWHERE}."
+        )
+    different = difference(before, recipe)
+    if different:
+        raise CheckpointError(f"{out} holds a run of another recipe ({different}); {_ELSEWHERE}.")
 
 
 def refuse_finished(out: Path, steps: int) -> None:
@@ -118,8 +148,8 @@ def refuse_past(out: Path, step: int, steps: int) -> None:
     """
     if step > steps:
         raise ConfigError(
-            f"{out} has already trained {step} steps; ask for steps={step} or more, or choose "
-            "another `out`."
+            f"{out} has already trained {step} steps; ask for train.steps={step} or more, or "
+            f"{_ELSEWHERE}."
         )
 
 
@@ -190,17 +220,8 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         raise unwritable_folder(target, error) from None
 
 
-def _compare(out: Path, recipe: Any) -> None:
-    stored = out / RECIPE
-    if not stored.is_file():
-        return  # the fingerprint in the checkpoint still decides
-    other = f"{out} holds a run of another recipe"
-    try:
-        different = difference(load_recipe(stored, type(recipe)), recipe)
-    except ConfigError as error:
-        raise CheckpointError(f"{other} ({error}) Choose another `out`.") from None
-    if different:
-        raise CheckpointError(f"{other} ({different}); choose another `out`.")
+def _from(init: str | None) -> str:
+    return f"from {init}" if init else "from nothing (no --from, no init)"
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 from mmgen.data.clip_dataset import ClipTextDataset, Vary
 from mmgen.data.films import Limits
@@ -19,7 +20,7 @@ class ClipDataConfig:
         val: held-out clips of the same kinds; none: see `held_out`.
         frames: of a clip.
         fps: frames a second; none: the frames are spread over the whole source.
-        share: of the steps that see clips; the others see pictures.
+        share: of the steps that see clips, above 0; the others see pictures.
         batch_size: clips in a batch; none: that of `train`.
         phase: begin at any frame of a loop, or of a source that has more than is shown.
         span: smallest share of a source over which a clip is spread (see `Vary`).
@@ -52,22 +53,46 @@ class ClipDataConfig:
 
     def __post_init__(self) -> None:
         """Refuse what is no share and no count."""
-        for name in ("share", "drop_caption", "limit_bad"):
+        if not 0 < self.share <= 1:
+            raise ConfigError(
+                f"clips.share must be above 0 and at most 1, not {self.share}; leave out clips to "
+                "train on pictures alone."
+            )
+        for name in ("drop_caption", "limit_bad"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"clips.{name} must be in [0, 1], not {getattr(self, name)}.")
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"clips.held_out must be in [0, 1), not {self.held_out}.")
         if self.val is not None and self.held_out:
             raise ConfigError("clips.val and clips.held_out both name clips; leave one out.")
-        for name in ("span", "crop"):
-            if not 0.25 <= getattr(self, name) <= 1:
-                raise ConfigError(f"clips.{name} must be in [0.25, 1], not {getattr(self, name)}.")
+        try:
+            self.vary()
+        except ConfigError as error:
+            raise ConfigError(f"clips.{error}") from None
         for name in ("frames", "batch_size", "views", "most_frames"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"clips.{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("fps", "most_seconds"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(f"clips.{name} must be above 0, not {getattr(self, name)}.")
+
+    def vary(self) -> Vary:
+        """What is drawn for a visit of a clip."""
+        return Vary(self.phase, self.span, self.crop)
+
+    def refuse_idle(self, names: Sequence[str], where: str) -> None:
+        """Refuse keys that would do nothing.
+
+        Args:
+            names: of the keys, which must be as they are by default.
+            where: they do nothing, such as "in a recipe of a tokenizer".
+
+        Raises:
+            ConfigError: one of them is set.
+        """
+        for each in fields(self):
+            if each.name in names and getattr(self, each.name) != each.default:
+                raise ConfigError(f"clips.{each.name} does nothing {where}; leave it out.")
 
 
 def open_train_clips(
@@ -80,10 +105,9 @@ def open_train_clips(
         image_size: pixels a side.
         captioned: False: the clips alone are read, and need no captions.
     """
-    vary = Vary(config.phase, config.span, config.crop)
     source = _source(config.train, captioned)
     kept = source.split(config.held_out)[0] if config.held_out else source
-    return _dataset(config, kept, image_size, vary)
+    return _dataset(config, kept, image_size, config.vary())
 
 
 def open_held_out_clips(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmgen.models.flow import add_noise, flow_draws, noise_at
 from mmgen.models.plan import Plan, compile_plan
+from mmgen.models.schedule import Schedule, to_slots
 from mmgen.models.unified import UnifiedModel
 from mmgen.noise import gaussian
 
@@ -79,8 +80,8 @@ def held_out_flow_loss(
     """The same on clean context, as in decoding, at times and noise that never change.
 
     Block e of picture i stands in the middle of stratum `(i + e) mod STRATA` of all times. A site
-    has the same noise whatever the order. Coarse levels of `scale` are context only: latents of
-    the picture itself are what all orders are asked for.
+    has the same noise whatever the order. All orders are asked for the same latents, each once and
+    before it is shown (`held_out_slots`).
 
     Args:
         model, ids, valid, latents, plan, unit: as in `flow_loss`.
@@ -89,8 +90,8 @@ def held_out_flow_loss(
     schedule = plan.schedule
     picture = first + torch.arange(len(latents))
     stratum = (picture[:, None] + torch.arange(schedule.blocks)) % STRATA  # (B, E)
-    fine = schedule.site >= 0
-    place = torch.where(fine, schedule.site, schedule.slots + torch.arange(schedule.slots))
+    asked = held_out_slots(schedule)
+    place = torch.where(asked, _shown(schedule), schedule.slots + torch.arange(schedule.slots))
     noise = gaussian(picture, place, latents.shape[-1])
     noised = noise_at(
         latents,
@@ -99,5 +100,27 @@ def held_out_flow_loss(
         schedule.block_of_slot.to(latents.device),
     )
     said = model.image_velocities(ids, valid, latents, noised, plan, unit)
-    fine = fine.to(latents.device)
-    return F.mse_loss(said[:, fine].float(), noised.velocity[:, fine])
+    asked = asked.to(latents.device)
+    return F.mse_loss(said[:, asked].float(), noised.velocity[:, asked])
+
+
+def held_out_slots(schedule: Schedule) -> Tensor:
+    """Slots that the held-out loss asks for, (N,) bool: of each site the first that shows it.
+
+    Coarse levels of `scale` by nearest neighbour are latents of the picture, which finer levels see
+    clean and would copy. Means of latents (`:area`) are none of them, and are context only.
+    """
+    sites = _shown(schedule).tolist()
+    first = {site: slot for slot, site in reversed([*enumerate(sites)]) if site >= 0}
+    asked = torch.zeros(schedule.slots, dtype=torch.bool)
+    asked[list(first.values())] = True
+    return asked
+
+
+def _shown(schedule: Schedule) -> Tensor:
+    """The site whose latent a slot holds, (N,) long; -1: none."""
+    if not schedule.order.startswith("scale:") or schedule.order.endswith(":area"):
+        return schedule.site
+    t, h, w = schedule.grid
+    numbers = torch.arange(t * h * w, dtype=torch.float32).view(1, t, h, w, 1)
+    return to_slots(schedule, numbers)[0, :, 0].long()

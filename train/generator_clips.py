@@ -1,12 +1,8 @@
-"""Clips in a generator's training: batches beside those of stills, frames that are given, previews.
-
-A batch of such a run holds stills and clips, and the number of the step says which of them the step
-learns from, so that all processes and accumulated batches of a step agree.
-"""
+"""Clips in a generator's training: frames that are given, previews, and what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +12,6 @@ import torch
 from mmgen.errors import ConfigError
 from mmgen.models.schedule import Grid
 from mmgen.models.units import Unit, plan_for
-from mmgen.train.tokens import TokenBatch, TokenDataset
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +19,7 @@ if TYPE_CHECKING:
     from mmgen.pipeline import Pipeline
 
 SHOWN = 9  # frames of a clip in a preview
-_KIND, _GIVEN = 13, 17  # what keys of random numbers are for
+_GIVEN = 17  # what a key of random numbers is for
 
 
 def refuse_still_tokenizer(vision: Any, place: str) -> None:
@@ -38,23 +33,6 @@ def refuse_still_tokenizer(vision: Any, place: str) -> None:
             f"clips need a tokenizer of clips, and {place} is one of stills; name another as "
             "`tokenizer`, or leave clips out."
         )
-
-
-def is_clip_step(seed: int, step: int, share: float) -> bool:
-    """Whether a step learns from clips; a larger share adds to them."""
-    return bool(np.random.default_rng((seed, step, _KIND)).random() < share)
-
-
-def clip_batches(
-    dataset: TokenDataset, size: int, start: int, seed: int, drop_caption: float
-) -> Iterator[TokenBatch]:
-    """Batches of clips without an end, epoch after epoch, from batch `start` of all on."""
-    epoch, first = divmod(start, max(1, len(dataset) // size))
-    while True:
-        yield from dataset.epoch(
-            epoch, size, seed=seed, start_batch=first, drop_caption=drop_caption, sampled=True
-        )
-        epoch, first = epoch + 1, 0
 
 
 def given_part(unit: Unit, grid: Grid, seed: int, share: float) -> tuple[int, int]:

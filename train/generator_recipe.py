@@ -103,6 +103,9 @@ class GeneratorRecipe:
                 "code_noise shows codes of another picture of the batch; set train.batch_size to 2 "
                 "or more, or code_noise to 0."
             )
+        if self.clips is not None and self.clips.views == 1:
+            where = "in a generator's recipe where clips.views is 1, which shows whole clips alone"
+            self.clips.refuse_idle(("phase", "span", "crop"), where)
         if not self.units or any(unit.weight <= 0 for unit in self.units):
             raise ConfigError("units needs at least one entry, each with a weight above 0.")
         names = [unit.name for unit in self.units]

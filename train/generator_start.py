@@ -16,6 +16,7 @@ from mmgen.models.unified import UnifiedConfig, UnifiedModel
 from mmgen.models.units import plan_for
 from mmgen.sample.flow import FlowSettings
 from mmgen.tokenizers_vis.protocol import number_of_codes
+from mmgen.train.flow_losses import FlowConfig
 from mmgen.train.pipelines import pipeline_folder
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ def refuse_for_latents(recipe: GeneratorRecipe, config: UnifiedConfig) -> None:
         for unit in config.units:
             if unit.draws(grid):
                 settings.all_times(plan_for(unit, grid).steps)
+
+
+def refuse_for_codes(recipe: GeneratorRecipe) -> None:
+    """Refuse what codes cannot be trained with.
+
+    Raises:
+        ConfigError: a choice of how latents are learned.
+    """
+    if recipe.flow != FlowConfig():
+        raise ConfigError("flow.context is for latents, and the tokenizer has codes; leave it out.")
 
 
 def new_model(config: UnifiedConfig, vision: Any) -> UnifiedModel:

@@ -1,8 +1,8 @@
 """Training of a unified transformer on cached tokens: text to picture or clip, and back to text.
 
-Every step draws one unit (schedule) by weight and a direction from its number, and whether it is of
-stills or of clips, so that all processes and accumulated batches agree; one set of weights learns
-all of them.
+Every step draws one unit (schedule) by weight and a direction from its number, so that all
+processes and accumulated batches agree, and is of stills or of clips (`train/mixing.py`); one set
+of weights learns all of them.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from mmgen.train.datasets import open_held_out, open_train
 from mmgen.train.flow_losses import flow_loss, held_out_flow_loss
 from mmgen.train.generator_clips import (
     below,
-    clip_batches,
     clip_preview,
     given_part,
-    is_clip_step,
     refuse_still_tokenizer,
 )
 from mmgen.train.generator_draws import unit_of_an_edit, with_wrong_codes
 from mmgen.train.generator_recipe import UNITS, GeneratorRecipe, TextConfig
 from mmgen.train.generator_start import (
     new_model,
+    refuse_for_codes,
     refuse_for_latents,
     text_tokenizer,
     trained_model,
 )
 from mmgen.train.launch import make_accelerator
+from mmgen.train.mixing import Batches, Mixing
 from mmgen.train.pipelines import pipeline_folder, tokenizer_folder
 from mmgen.train.tokens import TokenBatch, TokenDataset, cached_tokens
 
@@ -61,14 +61,11 @@ class GeneratorTask:
         if recipe.clips is not None:
             refuse_still_tokenizer(self.vision, recipe.tokenizer)
         tokens = Path(recipe.tokens or Path(recipe.train.out) / "tokens")
-        self.train_set = self._tokens(open_train(recipe.data), tokens / "train")
-        held_out = open_held_out(recipe.data)
-        self.val_set = self._tokens(held_out, tokens / "val") if held_out else None
-        self.clips: TokenDataset | None = None
-        self.val_clips: TokenDataset | None = None
-        if recipe.clips is not None:
-            self.clips, self.val_clips = self._clips(tokens)
-        learned = [self.train_set, *([self.clips] if self.clips else [])]
+        self.train_set, self.val_set = self._stills(tokens)
+        self.clips, self.val_clips = self._clips(tokens)
+        accelerator = make_accelerator(recipe.train)
+        self._together = recipe.train.accumulation * accelerator.num_processes
+        learned = [data for data in (self.train_set, self.clips) if data is not None]
         captions = (each.text for data in learned for texts in data.captions for each in texts)
         self.text = text_tokenizer(recipe.init, captions, recipe.text.vocab_size)
         with torch.random.fork_rng():
@@ -80,33 +77,24 @@ class GeneratorTask:
         return {"model": self.model}
 
     def batches(self, epoch: int, start_batch: int) -> Iterator[dict[str, Any]]:
-        """One epoch of codes with drawn captions, and as many batches of clips beside them."""
-        train = self.recipe.train
-        stream = self.train_set.epoch(
-            epoch,
-            train.batch_size,
-            seed=train.seed,
-            start_batch=start_batch,
-            drop_caption=self.recipe.data.drop_caption,
-            sampled=True,
-        )
-        if self.clips is None or self.recipe.clips is None:
-            yield from map(_plain, stream)
-            return
-        clips, size = self.recipe.clips, self.recipe.clips.batch_size or train.batch_size
-        first = epoch * (len(self.train_set) // train.batch_size) + start_batch
-        beside = clip_batches(self.clips, size, first, train.seed, clips.drop_caption)
-        for batch, clip in zip(stream, beside):
-            yield {**_plain(batch), "clips": _plain(clip)}
+        """One epoch of codes with drawn captions, those of clips among them if there are any."""
+        data, config, size = self.recipe.data, self.recipe.clips, self.recipe.train.batch_size
+        stills = self._drawn(self.train_set, size, data.drop_caption)
+        if config is None or self.clips is None:
+            return stills(epoch, start_batch)
+        few = config.batch_size or size
+        clips = self._drawn(self.clips, few, config.drop_caption)
+        of_stills = len(self.train_set) // size if self.train_set is not None else 0
+        mixing = Mixing(of_stills, len(self.clips) // few, config.share, self._together)
+        return mixing.epoch(epoch, start_batch, stills, clips)
 
     def losses(self, batch: dict[str, Any], step: int, phase: str) -> dict[str, Tensor]:
         """Loss of one unit in one direction."""
         draw = np.random.default_rng((self.recipe.train.seed, step, 7))
         captioning, pick, shuffle = draw.random(), draw.random(), int(draw.integers(2**31))
-        clips, learned, of = self.recipe.clips, self.train_set, ""
-        if self.clips and clips and is_clip_step(self.recipe.train.seed, step, clips.share):
-            batch, learned, of = batch["clips"], self.clips, "clip_"
-        unit = _picked(self._units(learned.grid), pick)
+        grid = grid_of(batch["codes"])
+        of = "clip_" if grid[0] > 1 else ""
+        unit = _picked(self._units(grid), pick)
         if captioning < self.recipe.caption_share:
             return {f"{of}caption": self._loss(batch, unit, shuffle, captioning=True)}
         loss = self._loss(batch, unit, shuffle, captioning=False, training=True)
@@ -167,6 +155,8 @@ class GeneratorTask:
         if not self.recipe.preview_prompts:
             return None
         prompts, images, labels = list(self.recipe.preview_prompts), [], []
+        if self.train_set is None:
+            return clip_preview(pipeline, prompts[:2])
         for unit in self._units(self.train_set.grid):
             images += pipeline(prompts, unit=unit.name, seed=0, num_frames=1).images
             labels += [f"{prompt} ({unit.name})" for prompt in prompts]
@@ -237,10 +227,41 @@ class GeneratorTask:
         """Those that learn stills, or clips, like those of a grid."""
         return [unit for unit in self.recipe.units if unit.draws(grid)]
 
-    def _clips(self, tokens: Path) -> tuple[TokenDataset, TokenDataset | None]:
-        """Tokens of the clips, and of those that are held out."""
+    def _drawn(
+        self, dataset: TokenDataset | None, size: int, drop_caption: float
+    ) -> Batches[dict[str, Any]]:
+        """The training batches of a data set; None: of which no step is."""
+
+        def batches(epoch: int, first: int) -> Iterator[dict[str, Any]]:
+            assert dataset is not None
+            stream = dataset.epoch(
+                epoch,
+                size,
+                seed=self.recipe.train.seed,
+                start_batch=first,
+                drop_caption=drop_caption,
+                sampled=True,
+            )
+            return map(_plain, stream)
+
+        return batches
+
+    def _stills(self, tokens: Path) -> tuple[TokenDataset | None, TokenDataset | None]:
+        """Tokens of the pictures, and of those that are held out, unless all steps are of clips."""
+        data, clips = self.recipe.data, self.recipe.clips
+        if clips is not None and clips.share == 1:
+            return None, None
+        train_set, held_out = open_train(data), open_held_out(data)
+        return (
+            self._tokens(train_set, tokens / "train"),
+            self._tokens(held_out, tokens / "val") if held_out else None,
+        )
+
+    def _clips(self, tokens: Path) -> tuple[TokenDataset | None, TokenDataset | None]:
+        """Tokens of the clips, and of those that are held out, if there are any."""
         clips, size = self.recipe.clips, self.recipe.data.image_size
-        assert clips is not None
+        if clips is None:
+            return None, None
         train_set = open_train_clips(clips, size)
         held_out = open_held_out_clips(clips, size)
         return (
@@ -258,21 +279,24 @@ class GeneratorTask:
             return cached_tokens(self.vision, dataset, folder, progress, views=views, device=device)
 
     def _starting_model(self) -> UnifiedModel:
-        recipe = self.recipe
+        recipe, widest = self.recipe, self.clips or self.train_set
+        assert widest is not None
         config = UnifiedConfig(
             backbone=recipe.backbone,
             text_vocab=self.text.vocab_size,
             max_text=recipe.text.max_length,
             codebook_size=self.vision.codebook_size or 0,
             code_channels=self.vision.channels,
-            grid=(self.clips or self.train_set).grid,
+            grid=widest.grid,
             units=recipe.units,
             logit_width=recipe.logit_width,
             rope_base=recipe.rope_base,
-            stills=recipe.clips is not None and recipe.clips.share < 1,
+            stills=self.clips is not None and self.train_set is not None,
         )
         if config.continuous:
             refuse_for_latents(recipe, config)
+        else:
+            refuse_for_codes(recipe)
         if recipe.init is not None:
             return trained_model(pipeline_folder(recipe.init), config, self.vision)
         return new_model(config, self.vision)

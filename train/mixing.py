@@ -1,7 +1,8 @@
-"""Batches of two data sets in one epoch, such as stills and clips: which comes when, and resuming.
+"""Batches of two data sets in one stream, such as stills and clips: which comes when, and resuming.
 
-An epoch is one of the stills, with batches of clips among them at places that are drawn from the
-seed and the epoch's number; where clips are the whole of it, an epoch is one of theirs.
+The number of a step says which of them it learns from, so that all processes and accumulated
+batches of a step agree. Of the steps before any one, the exact share is of clips, rounded down.
+Both data sets go round, epoch after epoch of their own.
 """
 
 from __future__ import annotations
@@ -10,12 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 T = TypeVar("T")
 Batches = Callable[[int, int], Iterator[T]]  # (epoch, first batch) -> the batches from there on
-
-_MIXING = 11  # what a key of random numbers is for
 
 
 @dataclass(frozen=True)
@@ -23,41 +20,46 @@ class Mixing:
     """How batches of stills and clips follow one another.
 
     Args:
-        stills: batches in an epoch of the stills.
+        stills: batches in an epoch of the stills; not looked at where all steps are of clips.
         clips: batches in an epoch of the clips.
-        share: of the batches that are of clips; at least one, if it is above 0.
-        seed: of the run.
+        share: of the steps that are of clips.
+        together: batches of one step, those of all processes and accumulated ones.
     """
 
     stills: int
     clips: int
     share: float
-    seed: int
+    together: int = 1
 
-    def is_clip(self, epoch: int) -> np.ndarray:
-        """Whether each batch of an epoch is one of clips: (batches,) bool."""
+    def is_clip(self, step: int) -> bool:
+        """Whether a step is of clips."""
+        return self._clips_before(step + 1) > self._clips_before(step)
+
+    def __len__(self) -> int:
+        """Batches in an epoch: as many as show all stills, or, if there are none, all clips."""
         if self.share == 1:
-            return np.ones(self.clips, dtype=bool)
-        clips = round(self.stills * self.share / (1 - self.share))
-        clips = max(clips, 1) if self.share else 0
-        kinds = np.arange(self.stills + clips) < clips
-        shuffled: np.ndarray = np.random.default_rng((self.seed, epoch, _MIXING)).permutation(kinds)
-        return shuffled
+            return max(1, self.clips)
+        return max(1, round(self.stills / (1 - self.share)))
 
     def epoch(
         self, epoch: int, start_batch: int, stills: Batches[T], clips: Batches[T]
     ) -> Iterator[T]:
         """Yield the batches of an epoch from `start_batch` on."""
-        kinds = self.is_clip(epoch)
-        before = int(kinds[:start_batch].sum())
-        # Every epoch has as many batches of clips, which go on where the last one ended.
-        of_clips = self._endless(clips, epoch * int(kinds.sum()) + before)
-        of_stills = stills(epoch, start_batch - before)
-        for is_clip in kinds[start_batch:]:
-            yield next(of_clips if is_clip else of_stills)
+        first, end = epoch * len(self) + start_batch, (epoch + 1) * len(self)
+        step, inside = divmod(first, self.together)
+        before = self._clips_before(step) * self.together + inside * self.is_clip(step)
+        of_clips = _endless(clips, self.clips, before)
+        of_stills = _endless(stills, self.stills, first - before)
+        for number in range(first, end):
+            yield next(of_clips if self.is_clip(number // self.together) else of_stills)
 
-    def _endless(self, clips: Batches[T], start: int) -> Iterator[T]:
-        epoch, first = divmod(start, self.clips)
-        while True:
-            yield from clips(epoch, first)
-            epoch, first = epoch + 1, 0
+    def _clips_before(self, step: int) -> int:
+        return int(step * self.share)
+
+
+def _endless(batches: Batches[T], count: int, start: int) -> Iterator[T]:
+    """Epoch after epoch of `count` batches, from batch `start` of all on."""
+    epoch, first = divmod(start, max(1, count))
+    while True:
+        yield from batches(epoch, first)
+        epoch, first = epoch + 1, 0

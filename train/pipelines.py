@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmgen.pipeline_folder import PIPELINE_FILE, find_pipeline, shipped_pipelines
+from mmgen.pipeline_folder import (
+    PIPELINE_FILE,
+    find_pipeline,
+    shipped_pipelines,
+    shipped_tokenizer,
+    shipped_tokenizers,
+)
 
 
 def pipeline_folder(place: str) -> Path:
@@ -14,6 +20,8 @@ def pipeline_folder(place: str) -> Path:
 
 
 def tokenizer_folder(place: str) -> Path:
-    """The folder of a visual tokenizer, given as such or by its pipeline."""
+    """The folder of a visual tokenizer, given as such, by its pipeline, or by a shipped name."""
+    if not Path(place).exists() and place in shipped_tokenizers():
+        return shipped_tokenizer(place)
     folder = pipeline_folder(place)
     return folder / "vision" if (folder / PIPELINE_FILE).is_file() else folder

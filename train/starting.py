@@ -26,6 +26,7 @@ from mmgen.pipeline_folder import (
     refuse_incomplete,
 )
 from mmgen.saving import CONFIG_FILE
+from mmgen.tokenizers_vis.causal_video import CausalVideoTokenizerConfig
 from mmgen.tokenizers_vis.conv import ConvTokenizerConfig
 from mmgen.tokenizers_vis.losses import TokenizerLossConfig
 from mmgen.tokenizers_vis.perceptual import PACKAGES
@@ -39,6 +40,10 @@ from mmgen.train.tokenizer_task import TokenizerRecipe
 TRAIN = "train"  # as a tokenizer: train one first
 SIZE = 64  # pixels a side, unless something else is asked for
 LEAST_GRID = 4  # tokens a side below which the shipped tokenizer shows next to nothing
+TRAINABLE: dict[str, type[ConvTokenizerConfig] | type[CausalVideoTokenizerConfig]] = {
+    "ConvTokenizer": ConvTokenizerConfig,
+    "CausalVideoTokenizer": CausalVideoTokenizerConfig,
+}
 MOST_GRID = 16  # tokens a side up to which a generator of these sizes learns in hours
 HELD_OUT, MOST_HELD_OUT = 0.05, 500
 FEWEST_TO_SPLIT = 8  # pictures below which none is held out
@@ -76,7 +81,7 @@ class Wish:
         tokenizer: folder of a tokenizer or pipeline, or a shipped pipeline's name; `TRAIN`: one is
             trained first; None: the shipped one, or `TRAIN` if the size does not fit it.
         start: pipeline to go on from, by folder or name.
-        out: run folder; None: `runs/NAME-TASK`.
+        out: run folder; None: `runs/NAME-TASK`, or `runs/NAME-TASK-tuned` with a `start`.
         allow_bad: share of samples that may be bad.
         columns: of a table.
     """
@@ -118,7 +123,8 @@ class Wish:
 
     def out_of(self, task: str) -> str:
         """The run folder."""
-        return self.out or f"runs/{self.name}-{task}"
+        tuned = "" if self.start is None else "-tuned"
+        return self.out or f"runs/{self.name}-{task}{tuned}"
 
 
 def generator_recipes(wish: Wish) -> tuple[TokenizerRecipe | None, GeneratorRecipe]:
@@ -237,11 +243,12 @@ def _size_of(place: str) -> int | None:
     return read_info(folder).image_size if (folder / PIPELINE_FILE).is_file() else None
 
 
-def _config_of(folder: Path) -> ConvTokenizerConfig:
+def _config_of(folder: Path) -> ConvTokenizerConfig | CausalVideoTokenizerConfig:
     data = read_json(folder / CONFIG_FILE)
-    if not isinstance(data, dict) or data.pop("class", None) != "ConvTokenizer":
-        raise ConfigError(f"{folder} holds no tokenizer of pictures that training can use.")
-    return from_dict(ConvTokenizerConfig, data, str(folder / CONFIG_FILE))
+    kind = data.pop("class", None) if isinstance(data, dict) else None
+    if kind not in TRAINABLE:
+        raise ConfigError(f"{folder} holds no tokenizer that training can use.")
+    return from_dict(TRAINABLE[kind], data, str(folder / CONFIG_FILE))
 
 
 def _new_tokenizer(size: int, widths: tuple[int, int]) -> ConvTokenizerConfig:

@@ -39,6 +39,7 @@ from mmgen.train.bottlenecks import watch_of
 from mmgen.train.clip_datasets import ClipDataConfig, open_held_out_clips, open_train_clips
 from mmgen.train.datasets import DataConfig, held_out_pixels, open_held_out, open_train
 from mmgen.train.latent_scale import rescaled, shuffled_pixels, with_unit_variance
+from mmgen.train.launch import make_accelerator
 from mmgen.train.mixing import Mixing
 from mmgen.train.pipelines import tokenizer_folder
 from mmgen.train.recipe import TrainConfig
@@ -90,6 +91,8 @@ class TokenizerRecipe:
                 "clips need a tokenizer of clips; give `model` the key time_strides, or leave "
                 "clips out."
             )
+        if self.clips is not None:
+            self.clips.refuse_idle(("views", "drop_caption"), "in a tokenizer's recipe")
         judged = self.data.val is not None or self.data.held_out > 0
         if judged and self.data.image_size < SSIM_WINDOW:
             raise ConfigError(
@@ -111,6 +114,8 @@ class TokenizerTask:
             size = recipe.data.image_size
             self.clips = open_train_clips(recipe.clips, size, captioned=False)
             self.held_out_clips = open_held_out_clips(recipe.clips, size, captioned=False)
+        accelerator = make_accelerator(recipe.train)
+        self._together = recipe.train.accumulation * accelerator.num_processes
         with torch.random.fork_rng():
             torch.manual_seed(recipe.train.seed)
             self.model = _starting_model(recipe)
@@ -150,7 +155,7 @@ class TokenizerTask:
             return dataset.epoch(epoch, few, seed=train.seed, start_batch=first)
 
         of_stills, of_clips = self.dataset.batches_per_epoch(size), dataset.batches_per_epoch(few)
-        mixing = Mixing(of_stills, of_clips, config.share, train.seed)
+        mixing = Mixing(of_stills, of_clips, config.share, self._together)
         return mixing.epoch(epoch, start_batch, stills, clips)
 
     def losses(self, batch: Batch, step: int, phase: str) -> dict[str, Tensor]:

@@ -143,6 +143,8 @@ class TokenDataset:
         """Key and reason of each sample that could not be encoded."""
         self.cropped: int = meta.get("cropped", 0)
         """How many pictures were no squares."""
+        self.samples: int = len(self) // meta["views"]
+        """How many samples were encoded, each of them in one or several views."""
         self.name = str(meta.get("name", folder))
 
     def __len__(self) -> int:
@@ -166,11 +168,11 @@ class TokenDataset:
 
     def report(self) -> str:
         """Say in one line how many samples could not be encoded, and name them with reasons."""
-        return report_bad(self.bad, len(self) + len(self.bad), self.name)
+        return report_bad(self.bad, self.samples + len(self.bad), self.name)
 
     def cropping(self) -> str | None:
         """Say in one line how many pictures were no squares and what was kept; None: all were."""
-        return report_cropped(self.cropped, len(self), self.name)
+        return report_cropped(self.cropped, self.samples, self.name)
 
     def epoch(
         self,
@@ -245,6 +247,7 @@ def _build(
             "source": _source_hash(dataset, views),
             "name": dataset.source.name,
             "count": writer.count,
+            "views": views,
             "shards": writer.shards,
             "bad": dataset.bad,
             "cropped": int(dataset.cropped.sum()),
@@ -314,9 +317,9 @@ def _small(tensor: Tensor) -> Tensor:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     meta = read_json(path)
-    if not isinstance(meta, dict) or not all(
-        isinstance(meta.get(name), int) for name in ("shards", "count")
-    ):
+    meta = {"views": 1, **meta} if isinstance(meta, dict) else {}  # older caches have one each
+    numbers = [meta.get(name) for name in ("shards", "count", "views")]
+    if not all(isinstance(number, int) for number in numbers) or meta["views"] < 1:
         raise CheckpointError(f"{path} is damaged; delete its folder.")
     return meta
 
@@ -339,5 +342,6 @@ def _source_hash(dataset: TextDataset[Any], views: int) -> str:
     if not isinstance(dataset.reader, ClipReader):
         return told
     reader = dataset.reader
-    text = json.dumps([reader.frames, reader.fps, views, reader.vary and asdict(reader.vary)])
+    vary = reader.vary and asdict(reader.vary)
+    text = json.dumps([reader.frames, reader.fps, views, vary, asdict(reader.limits)])
     return f"{told}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import typer
@@ -28,6 +29,14 @@ from mmgen.cli import (
     train,
 )
 from mmgen.errors import UserError
+
+# What the parser of options says of values, and what we do.
+_PARSER = (
+    (r"Input should be greater than or equal to (\S+)", r"give \1 or more"),
+    (r"Input should be a valid integer\b.*", "give a whole number"),
+    (r"Input should be a valid number\b.*", "give a number"),
+)
+INTERRUPTED = 130  # exit code: 128 and the number of SIGINT
 
 app = typer.Typer(
     name="mmgen",
@@ -70,11 +79,11 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C 130."""
+    """Run the command line; a user's mistake is one sentence and exit code 2."""
     # Nothing here parallelises Python threads around a fork; without this the text tokenizer warns.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        sys.exit(app(prog_name="mmgen", standalone_mode=False))
+        code = app(prog_name="mmgen", standalone_mode=False)
     except TyperException as error:
         print(_sentence(error), file=sys.stderr)
         sys.exit(2)
@@ -87,8 +96,9 @@ def main() -> None:
         why = f"{error.strerror}; check the path and its permissions"
         print(f"mmgen: Cannot use {error.filename}: {why}.", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+    if code == INTERRUPTED:  # typer made that of Ctrl-C
+        raise KeyboardInterrupt
+    sys.exit(code)
 
 
 def _sentence(error: TyperException) -> str:
@@ -97,6 +107,8 @@ def _sentence(error: TyperException) -> str:
     if said.startswith("Usage:"):  # a group without a command: its help
         return said
     said = " ".join(said.split())
+    for told, ours in _PARSER:
+        said = re.sub(told, ours, said)
     if said.endswith("?"):  # it has made a proposal
         return f"mmgen: {said}"
     context = getattr(error, "ctx", None)  # only of wrong usage

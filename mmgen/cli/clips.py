@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen.cli.places import is_picture_file
 from mmgen.errors import UserError
-from mmgen.files import FPS, PICTURE_FORMATS
+from mmgen.files import FPS, PICTURE_FORMATS, is_picture_file
 
 if TYPE_CHECKING:
     from mmgen.beginnings import Beginning

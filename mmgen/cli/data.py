@@ -40,8 +40,7 @@ def check(
     caption_column: CaptionColumn = None,
 ) -> None:
     """Say what is in a data set. Exit code 1 if too many samples are bad."""
-    from mmgen.cli.output import line_of
-    from mmgen.cli.places import check_place, check_share, is_picture_file
+    from mmgen.cli.places import check_place, check_share
     from mmgen.data.inspect import inspect
     from mmgen.data.pictures import FILMS
     from mmgen.data.remarks import remarks_on
@@ -49,6 +48,8 @@ def check(
     from mmgen.data.sources import open_any
     from mmgen.data.tables import Columns
     from mmgen.errors import DataError
+    from mmgen.files import is_picture_file
+    from mmgen.outputs import line_of
     from mmgen.progress import progress_of
 
     check_share(allow_bad)
@@ -116,13 +117,17 @@ def pack(
 
 
 def _write_sheet(found: Findings, out: Path) -> bool:
-    """Lay out the small pictures that were kept, each above its first caption, if there are any."""
-    from mmgen.sample.pictures import grid, save_picture
+    """Lay out the small pictures that were kept, each above its first caption, if there are any.
+
+    Its name stands for a caption with letters that the font lacks.
+    """
+    from mmgen.sample.pictures import grid, has_letters, save_picture
 
     shown = [(look.thumbnail, look) for look in found.good if look.thumbnail is not None]
     if not shown:
         return False
-    labels = [look.captions[0].text if look.captions else look.key for _, look in shown]
+    texts = [(look.captions[0].text if look.captions else "", look.key) for _, look in shown]
+    labels = [text if text and has_letters(text) else key for text, key in texts]
     save_picture(grid([image for image, _ in shown], labels=labels), out, {"data": found.name})
     return True
 

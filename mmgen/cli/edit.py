@@ -13,13 +13,15 @@ from mmgen.cli.loading import (
     check_threads,
     load,
     picture_at,
+    say_seed,
+    say_what_is_numbered,
     say_what_was_cut,
 )
 from mmgen.cli.options import Device, MinP, Model, Negative, Picture, Seed, Threads, TopK, TopP
-from mmgen.cli.output import picture_files, refuse_overwriting, write
 from mmgen.cli.places import check_place
 from mmgen.cli.values import check_settings
 from mmgen.errors import UserError
+from mmgen.outputs import picture_files, refuse_overwriting, write
 from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def edit(
         str | None,
         typer.Option(
             metavar="L,T,R,B",
-            help="Draw so many pixels around the picture: left, top, right, bottom, or one number.",
+            help="Draw so many pixels around the picture: left, top, right, bottom, or one number "
+            "for all; a square must come out.",
         ),
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", help="Pictures of each prompt.")] = 1,
@@ -79,8 +82,7 @@ def edit(
     """Draw a part of a picture anew under a prompt; the rest keeps its pixels."""
     check_threads(threads)
     check_count(count)
-    if [mask, box, outpaint].count(None) != 2:
-        raise UserError("Say what is drawn anew: give one of --mask, --box and --outpaint.")
+    _refuse_all_but_one({"--mask": mask, "--box": box, "--outpaint": outpaint})
     check_place(out or Path())
     where: dict[str, Any] = {
         "box": _four("--box", box),
@@ -113,9 +115,19 @@ def edit(
     say_what_was_cut(pipe, prompts)
     for line in lines:
         typer.echo(line)
+    say_seed(seed, output.seeds)
+    say_what_is_numbered(output.recipes)
 
 
-def _four(option: str, words: str | None, alike: bool = False) -> tuple[int, ...] | None:
+def _refuse_all_but_one(places: dict[str, object]) -> None:
+    given = [option for option, value in places.items() if value is not None]
+    if not given:
+        raise UserError("Say what is drawn anew: give one of --mask, --box and --outpaint.")
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} each say what is drawn anew; give one of them.")
+
+
+def _four(option: str, words: str | None, alike: bool = False) -> int | tuple[int, ...] | None:
     """Four whole numbers between commas, or one for all of them."""
     if words is None:
         return None
@@ -124,7 +136,7 @@ def _four(option: str, words: str | None, alike: bool = False) -> tuple[int, ...
     except ValueError:
         numbers = ()
     if alike and len(numbers) == 1:
-        return numbers * 4
+        return numbers[0]
     if len(numbers) != 4:
         raise UserError(f"{option} is '{words}'; give four whole numbers, such as 16,16,32,32.")
     return numbers

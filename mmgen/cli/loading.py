@@ -1,4 +1,4 @@
-"""What commands read: a pipeline onto a device, and pictures."""
+"""What commands read: a pipeline onto a device, and pictures; and what they say of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mmgen.pipeline import Pipeline
+    from mmgen.recipes import Recipe
 
 MOST_THREADS = 1024  # more than any machine that this runs on has
 MOST_PICTURES = 100_000  # of a prompt; what lies above is a slip of the pen
@@ -87,6 +88,21 @@ def picture_at(path: Path) -> Image.Image:
         return open_picture(path, str(path))
     except BadSample as error:
         raise UserError(f"{path} cannot be used: {error.reason}.") from None
+
+
+def say_seed(asked: int | None, seeds: Sequence[int]) -> None:
+    """Name the seed that draws the same again, if none was asked for."""
+    if asked is None:
+        print(f"mmgen: Drawn with --seed {seeds[0]}.", file=sys.stderr)
+
+
+def say_what_is_numbered(recipes: Sequence[Recipe]) -> None:
+    """Say that labels of a sheet are numbers, if they are."""
+    from mmgen.sheets import numbered
+
+    said = numbered(recipes)
+    if said is not None:
+        print(f"mmgen: {said}", file=sys.stderr)
 
 
 def say_what_was_cut(pipe: Pipeline, prompts: Sequence[str]) -> None:

@@ -55,31 +55,25 @@ def _chosen(system: str | None, task: str | None) -> list[Card]:
 
 
 def table(chosen: list[Card]) -> list[str]:
-    """The cards in columns, under a heading; notes below, since many share one."""
+    """The cards in columns that a terminal of 80 has; notes below, since many share one."""
     notes = list(dict.fromkeys(card.note for card in chosen if card.note))
-    rows = [("system", "name", "task", "size", "licence", "goes with", "where", "note")]
+    rows = [("system", "name", "task", "size", "licence", "note")]
     for card in chosen:
-        where = card.repository or _elsewhere(card)
-        beside = " ".join((card.tokenizer, *card.beside)).strip() or "-"
         note = str(notes.index(card.note) + 1) if card.note else ""
         size, licence = _size(card.megabytes), card.licence or "not stated"
-        rows.append((card.system, card.name, card.task, size, licence, beside, where, note))
+        rows.append((card.system, card.name, card.task, size, licence, note))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)).rstrip() for row in rows]
-    lines += ["", "goes with: the tokenizer, or files from elsewhere, that it needs beside it"]
+    lines += ["", "`mmgen show SYSTEM/NAME` says where a model is, and what it needs beside it."]
     lines += [f"note {i}: {note}" for i, note in enumerate(notes, start=1)]
     published = [line for card in chosen if (line := _import_line(card))]
-    return [*lines, "", f"Import one so: {published[0]}"] if published else lines
+    return [*lines, "", "Import one so:", published[0]] if published else lines
 
 
 def _import_line(card: Card) -> str | None:
     from mmgen.showing import SHIPPED
 
     return None if card.system == SHIPPED else card.import_line
-
-
-def _elsewhere(card: Card) -> str:
-    return f"not on the hub: {' '.join(card.files)}" if card.files else "here"
 
 
 def _size(megabytes: int | None) -> str:

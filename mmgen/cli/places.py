@@ -10,12 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mmgen.errors import UserError
-from mmgen.files import PICTURE_FORMATS
-
-
-def is_picture_file(out: Path) -> bool:
-    """Whether `out` names a picture, not a folder of pictures."""
-    return bool(out.suffix) and not out.is_dir()
+from mmgen.files import PICTURE_FORMATS, is_picture_file
 
 
 def check_place(out: Path, endings: Collection[str] = tuple(PICTURE_FORMATS)) -> None:

@@ -38,12 +38,16 @@ def replay(
 ) -> None:
     """Draw a picture again from its metadata; exit code 0 if all pixels agree, 1 if not."""
     from mmgen.pipeline_folder import shipped_pipelines
+    from mmgen.recipes import in_words
     from mmgen.replaying import recipes_in, replay
 
     check_threads(threads)
     if source is not None and not source.exists():
         raise UserError(f"There is no file {source}; check the path.")
-    recipe = recipes_in(picture)[0]
+    recipes = recipes_in(picture)
+    recipe = recipes[0]
+    if source is not None and not any({"edit", "frames"} & told.keys() for told in recipes):
+        raise UserError(f"{picture} was drawn from no other file; leave out --source.")
     name = recipe.get("model")
     if model is None and name not in shipped_pipelines():
         raise UserError(
@@ -56,4 +60,6 @@ def replay(
             pipe.to(weights="int8")
         verdict = replay(pipe, picture, source, update)
     typer.echo(f"{picture}: {verdict.said}")
+    for told in recipes:
+        typer.echo(f"  {in_words(told)}")
     raise typer.Exit(0 if verdict.same else 1)

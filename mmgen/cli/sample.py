@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgen.cli.clips import ClipOptions
-from mmgen.cli.loading import check_count, check_model, check_threads, load, say_what_was_cut
+from mmgen.cli.loading import (
+    check_count,
+    check_model,
+    check_threads,
+    load,
+    say_seed,
+    say_what_is_numbered,
+    say_what_was_cut,
+)
 from mmgen.cli.options import Device, MinP, Model, Negative, Seed, Threads, TopK, TopP
-from mmgen.cli.output import line_of, picture_files, refuse_overwriting, write
-from mmgen.cli.places import check_place, is_picture_file
+from mmgen.cli.places import check_place
 from mmgen.cli.values import (
     check_settings,
     check_size,
@@ -26,6 +33,7 @@ from mmgen.cli.values import (
 )
 from mmgen.errors import UserError
 from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS
+from mmgen.outputs import check_scale, line_of, picture_files, refuse_overwriting, write
 from mmgen.progress import progress_of
 
 if TYPE_CHECKING:
@@ -43,7 +51,12 @@ def sample(
     *,
     prompts_file: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="More prompts, one a line; -: from stdin."),
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="More prompts: text in UTF-8, one a line; empty lines are left out, and # is a "
+            "sign like others. -: from stdin.",
+        ),
     ] = None,
     classes: Annotated[
         list[str] | None,
@@ -217,8 +230,7 @@ def sample(
     begun = [*(image or []), *(frames_from or [])]
     if not (texts or classes or begun):
         raise UserError("There is nothing to draw; give a prompt, --class NUMBER or --image FILE.")
-    if scale is not None and not 1 <= scale <= 64:
-        raise UserError(f"--scale is {scale}; give a number from 1 to 64.")
+    check_scale("--scale", scale)
     check_threads(threads)
     check_count(count)
     check_place(out or Path(), (*PICTURE_FORMATS, *CLIP_ENDINGS))
@@ -244,6 +256,11 @@ def sample(
         "reproducible": reproducible,
         "class_labels": classes_in(classes),
     }
+    if texts and classes:
+        raise UserError(
+            "Give prompts or --class, not both: --class is for weights that draw classes, and "
+            "others, such as the shipped ones, draw from text."
+        )
     if begun:
         files = picture_files(out, [""] * count * max(len(texts), len(begun)))
         refuse_overwriting([*files, *([frames_out] if frames_out else [])], begun)
@@ -271,18 +288,21 @@ def sample(
     for line in fitted:
         typer.echo(f"mmgen: {line}", err=True)
     say_what_was_cut(pipe, texts)
+    if output.images:
+        say_what_is_numbered(output.recipes)
+    say_seed(seed, output.seeds)
 
 
 def _check_frames_out(frames_out: Path | None, out: Path | None) -> None:
     """Refuse a place for the growth that cannot take it, before anything is drawn."""
     if frames_out is None:
         return
-    check_place(frames_out, (*PICTURE_FORMATS, *CLIP_ENDINGS))
-    if not is_picture_file(frames_out) or frames_out == out:
-        raise UserError(f"--frames-out is {frames_out}; name a .gif, .webp or .png of its own.")
     from mmgen.sample.clip_files import check_clip_file
 
+    if not frames_out.suffix or frames_out == out or frames_out.is_dir():
+        raise UserError(f"--frames-out is {frames_out}; name a .gif, .webp or .png of its own.")
     check_clip_file(frames_out)
+    check_place(frames_out, CLIP_ENDINGS)
 
 
 def _growth(

@@ -10,6 +10,7 @@ import typer
 from mmgen.cli.caption import as_data
 from mmgen.cli.loading import check_model, check_threads, load, picture_at, say_what_was_cut
 from mmgen.cli.options import AsJson, Device, Model, Picture, Threads
+from mmgen.errors import UserError
 from mmgen.progress import progress_of
 from mmgen.scoring import way_in
 
@@ -39,6 +40,8 @@ def score(
     """Rank texts by how well they fit a picture: log-likelihood, mean of the tokens, best first."""
     check_threads(threads)
     way = way_in(by)
+    if way == "caption" and not all(text.strip() for text in prompts):
+        raise UserError("One of the texts is empty; give words, or score --by picture.")
     check_model(model)
     with progress_of("Scoring") as update:
         picture = picture_at(image)
@@ -48,7 +51,8 @@ def score(
     found.sort(key=lambda each: -each.mean)
     if as_json:
         told = [{"prompt": each.text, **as_data(each)} for each in found]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        lines = (json.dumps(each, ensure_ascii=False) for each in told)  # tokens may be hundreds
+        typer.echo("[" + ",\n ".join(lines) + "]")
         return
     typer.echo(f"{'a token':>9}  {'total':>9}  tokens  prompt")
     for each in found:

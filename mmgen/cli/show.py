@@ -21,12 +21,19 @@ def show(
 
     described = describe(name)
     if as_json:
-        typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(_joined(described), indent=2, ensure_ascii=False))
         return
     width = max(map(len, described))
     for topic, value in described.items():
         for i, line in enumerate(_lines(value)):
             typer.echo(f"{'' if i else topic:<{width}}  {line}")
+
+
+def _joined(value: Any) -> Any:
+    """The same, without spaces in keys."""
+    if isinstance(value, dict):
+        return {name.replace(" ", "_"): _joined(item) for name, item in value.items()}
+    return value
 
 
 def _lines(value: Any) -> list[str]:

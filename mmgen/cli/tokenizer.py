@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from mmgen.cli.options import AllowBad, Device, TokenizerArgument
-from mmgen.cli.output import line_of
-from mmgen.cli.places import check_place, check_share, is_picture_file
+from mmgen.cli.places import check_place, check_share
 from mmgen.errors import UserError
-from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS
+from mmgen.files import CLIP_ENDINGS, PICTURE_FORMATS, is_picture_file
+from mmgen.outputs import line_of
 from mmgen.progress import progress_of
 
 app = typer.Typer(help="Look at visual tokenizers.", no_args_is_help=True)

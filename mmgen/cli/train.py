@@ -66,7 +66,12 @@ def train(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME-generator."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the run; default: runs/NAME-generator, or "
+            "runs/NAME-generator-tuned with --from.",
+        ),
     ] = None,
     allow_bad: Annotated[
         float | None,
@@ -103,11 +108,12 @@ def train(
     if print_config or save_recipe:
         _show(first, checked, print_config, save_recipe)
         return
+    runs = [each for each in (first, checked) if each is not None]
+    _refuse_folders(runs)
     if data is not None:
         typer.echo(_plan(checked, first))
-    for each in [first, checked]:
-        if each is not None:
-            folder = _run(each)
+    for each in runs:
+        folder = _run(each)
     if data is not None:
         typer.echo(_next_line(checked, folder))
 
@@ -154,7 +160,7 @@ def _changed(recipe: Any, words: list[str]) -> Any:
     plain = to_dict(recipe)
     for word in words:
         plain = override(plain, word)
-    return from_dict(type(recipe), plain, "the recipe")
+    return from_dict(type(recipe), plain, "")
 
 
 def _refuse_data(recipe: str, data: str | None, given: dict[str, Any]) -> None:
@@ -187,6 +193,15 @@ def _show(first: Any, checked: Any, print_config: bool, save_recipe: Path | None
     for file, each in files.items():
         write_text(file, dump(each))
     typer.echo("".join(f"mmgen train {shlex.quote(str(file))}\n" for file in files), nl=False)
+
+
+def _refuse_folders(recipes: list[Any]) -> None:
+    """Refuse run folders of other recipes, or past their steps, before anything is said."""
+    from mmgen.train.checkpoint import refuse_finished, refuse_other
+
+    for recipe in recipes:
+        refuse_other(Path(recipe.train.out), recipe)
+        refuse_finished(Path(recipe.train.out), recipe.train.steps)
 
 
 def _run(recipe: Any) -> Path:

@@ -109,7 +109,8 @@ def draw(
     started, pictures = time.perf_counter(), []
     for start in range(0, len(asks), batch):
         part = asks[start : start + batch]
-        output = pipeline([ask.prompt for ask in part], seed=[ask.seed for ask in part], unit=unit)
+        prompts, seeds = [ask.prompt for ask in part], [ask.seed for ask in part]
+        output = pipeline(prompts, seed=seeds, unit=unit, num_frames=1)
         pictures += [np.asarray(image.convert("RGB")) for image in output.images]
         if progress is not None:
             progress(len(pictures), len(asks))

@@ -16,6 +16,7 @@ from mmgen.evaluation.features import Features, Pictures, features_of
 from mmgen.evaluation.inception import Inception, Reference, Seen, described, standard_figures
 from mmgen.evaluation.protocol import of_pipeline, of_program
 from mmgen.evaluation.results import Result
+from mmgen.evaluation.stills import still_grid
 from mmgen.files import sha256_of
 from mmgen.prefixes import condition_kind
 from mmgen.progress import Progress, Stage
@@ -99,8 +100,10 @@ def samples_of(
         progress: called with pictures done and pictures in all.
 
     Raises:
-        UserError: prompts are missing, or given to weights that draw classes.
+        UserError: prompts are missing, or given to weights that draw classes, or the weights draw
+            clips alone.
     """
+    still_grid(pipeline)
     classes = condition_kind(pipeline) == "class"
     if classes and prompts:
         raise UserError(f"The weights of '{pipeline.info.name}' draw classes; leave prompts out.")
@@ -127,7 +130,7 @@ def describe_samples(
         UserError: a setting is out of range.
     """
     asked: dict[str, Any] = {"prompt": prompts[0]} if prompts else {"class_labels": 0}
-    recipe = pipeline.request(**asked, seed=seed, unit=unit).recipe(0)
+    recipe = pipeline.request(**asked, seed=seed, unit=unit, num_frames=1).recipe(0)
     shown = ("prompt", "class_label", "seed")
     listed = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16] if prompts else None
     return Result(
@@ -159,7 +162,8 @@ def _draw(
         asked: dict[str, Any] = {"class_labels": [i % number for i in places]}
         if prompts:
             asked = {"prompt": [prompts[i % number] for i in places]}
-        output = pipeline(**asked, seed=[seed + i for i in places], unit=unit)
+        seeds = [seed + i for i in places]
+        output = pipeline(**asked, seed=seeds, unit=unit, num_frames=1)
         yield np.stack([np.asarray(image.convert("RGB")) for image in output.images])
         if progress is not None:
             progress(places.stop, count)

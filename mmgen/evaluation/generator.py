@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmgen.bench.machine import best_of
-from mmgen.errors import UserError, suggestion
 from mmgen.evaluation.asking import Drawn
 from mmgen.evaluation.features import features_of
 from mmgen.evaluation.inception import (
@@ -29,6 +28,7 @@ from mmgen.evaluation.measure import (
 from mmgen.evaluation.protocol import of_pipeline
 from mmgen.evaluation.results import Result
 from mmgen.evaluation.sets import HELD_OUT, SETS
+from mmgen.evaluation.stills import still_unit, still_units
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,13 +52,13 @@ def evaluate_generator(
 
     Args:
         bench: pipeline, real pictures and yardstick.
-        units: names; none: all that the weights know.
+        units: names; none: all that the weights draw pictures with.
         final: also look at the test splits, on which nothing may be chosen.
         inception: adds FID, sFID, precision, recall and IS.
         cache: file of Inception's features of the real pictures.
 
     Raises:
-        UserError: the weights only draw, or have no such unit.
+        UserError: the weights only draw, or draw clips alone, or have no such unit.
     """
     pipeline = bench.pipeline
     pipeline.two_way()
@@ -94,11 +94,8 @@ def evaluate_generator(
 
 
 def _chosen(bench: Bench, names: Sequence[str]) -> list[Unit]:
-    units = {unit.name: unit for unit in bench.pipeline.transformer.config.units}
-    for name in names:
-        if name not in units:
-            raise UserError(f"The weights have no unit '{name}'{suggestion(name, units)}")
-    return [units[name] for name in names] if names else list(units.values())
+    chosen = names or list(still_units(bench.pipeline))
+    return [still_unit(bench.pipeline, name) for name in chosen]
 
 
 def speed(bench: Bench, unit: str, batches: Sequence[int]) -> dict[str, float]:
@@ -108,7 +105,7 @@ def speed(bench: Bench, unit: str, batches: Sequence[int]) -> dict[str, float]:
 
     def seconds(batch: int) -> float:
         asked = [prompts[i % len(prompts)] for i in range(batch)]
-        return best_of(_REPEATS, lambda: bench.pipeline(asked, seed=0, unit=unit))
+        return best_of(_REPEATS, lambda: bench.pipeline(asked, seed=0, unit=unit, num_frames=1))
 
     with bench.stage(f"Timing unit {unit}"):
         return {str(batch): batch / seconds(batch) for batch in batches}

@@ -15,6 +15,7 @@ from mmgen.data.fit import as_float
 from mmgen.evaluation.asking import PROMPT
 from mmgen.evaluation.features import Pictures
 from mmgen.evaluation.real import RealSet
+from mmgen.evaluation.stills import still_units
 from mmgen.models.schedule import grid_of, to_slots
 from mmgen.models.unified import plan_for
 from mmgen.tokenizers_vis.metrics import psnr, ssim
@@ -51,7 +52,8 @@ def held_out_losses(pipeline: Pipeline, real: RealSet) -> dict[str, Any]:
     ]
     codes = encode(pipeline, real.pictures[places])
     config = pipeline.two_way()[1].config
-    losses = {unit.name: unit_loss(pipeline, unit, codes, prompts) for unit in config.units}
+    units = still_units(pipeline).values()
+    losses = {unit.name: unit_loss(pipeline, unit, codes, prompts) for unit in units}
     return {
         "pictures": len(places),
         "uniform": knowing_nothing(codes, config.codebook_size),

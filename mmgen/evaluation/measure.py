@@ -25,6 +25,7 @@ from mmgen.evaluation.plots import read_log, seconds_of
 from mmgen.evaluation.protocol import data_rules, features_rules, of_pipeline
 from mmgen.evaluation.real import RESTYLE, RealSet
 from mmgen.evaluation.sets import HELD_OUT, MILLION, SETS
+from mmgen.evaluation.stills import still_grid, still_unit, still_units
 from mmgen.evaluation.yardstick import DRAW_SIZE, DRAWS, RIDGE
 from mmgen.models.unified import plan_for
 from mmgen.progress import Stage
@@ -123,8 +124,10 @@ class Bench:
     @property
     def unit(self) -> str:
         """The unit that the sets are drawn with."""
-        default = self.pipeline.info.sampling.unit or self.pipeline.transformer.config.units[0].name
-        return self.settings.unit or default
+        if self.settings.unit is not None:
+            return still_unit(self.pipeline, self.settings.unit).name
+        units, usual = list(still_units(self.pipeline)), self.pipeline.info.sampling.unit
+        return usual if usual in units else units[0]
 
 
 def draw_sets(bench: Bench, names: Sequence[str], unit: str | None = None) -> dict[str, Drawn]:
@@ -156,7 +159,7 @@ def measure_units(bench: Bench) -> dict[str, Any]:
     items = pick(bench.items("train"), settings.few, np.random.default_rng((settings.seed, _UNITS)))
     asks = plain_asks(items, settings.seed + _UNITS * MILLION)
     found = dict[str, Any]()
-    for unit in bench.pipeline.transformer.config.units:
+    for unit in still_units(bench.pipeline).values():
         drawn = bench.look(asks, f"unit {unit.name}", unit.name)
         figures = bench.judge.generated(drawn)
         found[unit.name] = {
@@ -169,8 +172,8 @@ def measure_units(bench: Bench) -> dict[str, Any]:
 
 
 def describe_unit(pipeline: Pipeline, unit: Unit) -> dict[str, Any]:
-    """Order, prediction, and steps on the pipeline's grid."""
-    steps = plan_for(unit, pipeline.grid).steps
+    """Order, prediction, and steps of a picture."""
+    steps = plan_for(unit, still_grid(pipeline)).steps
     return {"order": unit.order, "prediction": unit.prediction, "steps": steps}
 
 
@@ -249,7 +252,7 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
         "name": pipeline.info.name,
         "licence": pipeline.info.licence,
         "image_size": pipeline.info.image_size,
-        "grid": list(pipeline.grid),
+        "grid": list(still_grid(pipeline)),
         "codebook_size": vision.codebook_size,
         "parameters": {
             "transformer": sum(p.numel() for p in transformer.parameters()),

@@ -49,7 +49,7 @@ def test_a_clip_goes_on(mmgen: Any, folders: Path, tmp_path: Path) -> None:
     replay = ("replay", "ball.gif", "--model", folders / "going-on")
     assert_one_sentence(mmgen(*replay, cwd=tmp_path), "goes on from another clip; give that as")
     done = mmgen(*replay, "--source", folders / "ball.gif", cwd=tmp_path)
-    assert (done.code, done.out) == (0, "ball.gif: identical, all 3 frames\n")
+    assert done.code == 0 and done.out.startswith("ball.gif: identical, all 3 frames\n")
 
 
 def frames_in(path: Path) -> list[Any]:
@@ -72,7 +72,7 @@ def test_a_prompt_is_drawn_moving_or_still(mmgen: Any, folders: Path, tmp_path: 
     recipe = read_recipe(tmp_path / name)
     assert [recipe[key] for key in ("num_frames", "fps", "loop", "prompt")] == [9, 4, 2, "a cat"]
     done = mmgen("replay", name, "--model", folders / "told", cwd=tmp_path)
-    assert (done.code, done.out) == (0, f"{name}: identical, all 9 frames\n")
+    assert done.code == 0 and done.out.startswith(f"{name}: identical, all 9 frames\n")
 
 
 @pytest.mark.parametrize("ending", CLIP_ENDINGS)

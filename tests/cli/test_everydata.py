@@ -97,6 +97,24 @@ def test_pack_writes_shards_that_train(mmgen: Commands, place: Path) -> None:
     assert_one_sentence(mmgen(*words, cwd=place), "shards already exists")
 
 
+def test_what_goes_on_from_a_pipeline_has_its_own_folder(
+    mmgen: Commands, tiny: Path, place: Path
+) -> None:
+    anew = ("train", "generator", "--data", "my/pictures", "--model", "tiny", "--size", 16)
+    anew = (*anew, "--tokenizer", tiny, *FEW)
+    tuned = ("train", "generator", "--data", "my/pictures", "--from", tiny, *FEW)
+    for words in (anew, tuned):
+        assert mmgen(*words, cwd=place).code == 0
+    assert sorted(path.name for path in (place / "runs").iterdir()) == [
+        "pictures-generator",
+        "pictures-generator-tuned",
+    ]
+    done = mmgen(*tuned, "-o", "runs/pictures-generator", cwd=place)  # says nothing before
+    assert_one_sentence(
+        done, "was started from nothing (no --from, no init)", f"from {tiny}", "--out FOLDER"
+    )
+
+
 def test_one_line_makes_a_pipeline(mmgen: Commands, tiny: Path, place: Path) -> None:
     words = ("train", "generator", "--data", "my/pictures", "--model", "tiny", "--size", 16)
     words = (*words, "--tokenizer", tiny, *FEW)

@@ -29,16 +29,7 @@ def test_models_is_quick_and_loads_nothing_heavy(python: Any, tmp_path: Path) ->
     assert done.code == 0 and not loaded & HEAVY
     heading, first, *_ = done.out.splitlines()
     assert heading.split("  ")[0] == "system" and heading.rstrip().endswith("note")
-    words = [
-        "llamagen",
-        "vq_ds16_c2i",
-        "tokenizer",
-        "288",
-        "MB",
-        "MIT",
-        "-",
-        "FoundationVision/LlamaGen",
-    ]
+    words = ["llamagen", "vq_ds16_c2i", "tokenizer", "288", "MB", "MIT"]
     assert first.split() == words
     assert "c2i_L_384" not in done.out
 
@@ -59,7 +50,15 @@ def test_models_of_one_system(mmgen: Commands, tmp_path: Path) -> None:
         ["seed", "tokenizer-v2"],
         ["seed", "tokenizer-v1"],
     ]
-    assert "eva_vit_g.pth" in lines[1] and lines[1].split()[-1] == "1"
+    assert lines[1].split()[-1] == "1"
+    table = mmgen("models", cwd=tmp_path).out.splitlines()
+    assert table[0].startswith("system  ") and max(map(len, table)) <= 80
+    card = json.loads(mmgen("show", "seed/tokenizer-v2", "--json", cwd=tmp_path).out)
+    assert "eva_vit_g.pth" in card["goes_with"] and card["megabytes"] == 1230
+    own = json.loads(mmgen("show", "emoji-64", "--json", cwd=tmp_path).out)
+    assert own["units"]["block"] == {"order": "row:1", "prediction": "shift"}
+    assert "concept_top-1" in own["figures"]["train"]
+    assert mmgen("show", "llamagen", cwd=tmp_path).code == 2
     assert "note 1: eva_vit_g.pth: of LAVIS, BLIP-2" in lines
     both = mmgen("models", "xar", "--task", "class-to-image", "--json", cwd=tmp_path)
     assert [card["name"] for card in json.loads(both.out)] == ["xAR-B", "xAR-L", "xAR-H"]

@@ -46,7 +46,7 @@ SAMPLE = [
     (("--device", "toaster"), "device 'toaster' cannot be used"),
     (("--device", "cuda:99"), "device 'cuda:99' cannot be used"),
     (("-n", "0"), "--count is 0; give a number from 1 to 100000."),
-    (("--given", "3"), "--given counts frames of --frames; add --frames FILE"),
+    (("--given", "3"), "--given counts frames of --frames-from; add"),
     (("--seed", "-1"), "seed -1 must be a whole number"),
     (("--seed", str(2**63 - 1), "-n", "2"), "must be a whole number"),
     (("--scale", "0"), "--scale is 0"),
@@ -61,7 +61,7 @@ SAMPLE = [
         ("--frames-out", "a.jpg"),
         "holds no clips; end its name in one of .gif, .webp, .apng, .mp4, .webm, .png",
     ),
-    (("--frames-out", "a.bmp"), "no picture's ending"),
+    (("--frames-out", "a.bmp"), "end its name in one of .gif, .webp, .apng, .mp4, .webm, .png"),
     (("--frames-out", "new"), "--frames-out is new; name a .gif"),
     (("--frames-out", "a.gif", "-o", "a.gif"), "name a .gif, .webp or .png of its own"),
     (("-o", "cat.bmp"), "no picture's ending"),
@@ -127,10 +127,10 @@ def test_nothing_is_downloaded_for_wrong_values(
 
 
 def test_sample_needs_something_to_draw(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
-    asked = "give a prompt, --class NUMBER or --frames FILE"
+    asked = "give a prompt, --class NUMBER or --image FILE"
     assert_one_sentence(mmgen("sample", cwd=tmp_path), asked)
     both = ("sample", "a cat", "--class", "1", "--model", tiny)
-    assert_one_sentence(mmgen(*both, cwd=tmp_path), "not several of them")
+    assert_one_sentence(mmgen(*both, cwd=tmp_path), "--class is for weights that draw classes")
     words = ("sample", "--class", "1", "--model", tiny)
     assert_one_sentence(mmgen(*words, cwd=tmp_path), "draw from text; give a prompt")
 
@@ -330,3 +330,33 @@ def test_whatever_the_option_parser_says_is_one_sentence(
     said = capsys.readouterr().err
     assert said.startswith("mmgen: ") and said.endswith("'a.txt'; see `mmgen --help`.\n")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("eval", "generator", "--data", "x", "--pictures", 1), "'--pictures': give 2 or more;"),
+        (("sample", "a cat", "-n", "two"), "'-n' / '--count': give a whole number"),
+        (("bench", "sample", "--threads", "1.5"), "give a whole number;"),
+        (("orders", "raster", "--grid", "0x8"), "The grid '0x8' holds no tokens"),
+        (("edit", "a.png", "a cat", "--guidance", "much"), "'--guidance': give a number;"),
+    ],
+)
+def test_values_are_refused_in_our_words(
+    words: tuple[object, ...], said: str, mmgen: Commands, tmp_path: Path
+) -> None:
+    done = mmgen(*words, cwd=tmp_path)
+    assert_one_sentence(done, said)
+    assert "Input should" not in done.err
+
+
+def test_a_key_of_a_made_recipe_goes_by_its_name(
+    mmgen: Commands, pictures: Path, tmp_path: Path
+) -> None:
+    words = ("train", "tokenizer", "--data", pictures, "--size", 16)
+    done = mmgen(*words, "train.stps=3", cwd=tmp_path)
+    assert_one_sentence(done, "mmgen: train has no key 'stps'; did you mean 'steps'?")
+    done = mmgen(*words, "train.steps=few", cwd=tmp_path)
+    assert_one_sentence(done, "mmgen: train.steps must be of type int, not 'few'.")
+    done = mmgen(*words, "trian.steps=3", cwd=tmp_path)
+    assert_one_sentence(done, "mmgen: The recipe has no key 'trian'; did you mean 'train'?")

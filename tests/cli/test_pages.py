@@ -65,8 +65,8 @@ def world(tmp_path: Path, pictures: Path, tiny: Path) -> Path:
             for file in sorted(pictures.glob("*.*")):
                 shard.add(file, file.name)
     picture = Pipeline.from_pretrained()("a red apple", seed=1).images[0]
-    for name in ("apple.png", "cat.jpg"):
-        picture.resize((256, 256)).save(tmp_path / name)
+    for name, size in (("apple.png", (256, 256)), ("cat.jpg", (400, 300))):
+        picture.resize(size).save(tmp_path / name)
     mask = Image.new("L", (256, 256))
     mask.paste(255, (64, 64, 192, 192))
     mask.save(tmp_path / "mask.png")

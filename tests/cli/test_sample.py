@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from conftest import Commands
 
 
+SEEDED = r"mmgen: Drawn with --seed \d+\.\n"
+
+
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
@@ -34,7 +38,9 @@ def draw(mmgen: Commands, tiny: Path, place: Path, *words: object) -> list[Path]
     """Run `mmgen sample`; returns the files that it names, and asserts that there are no others."""
     before = set(place.rglob("*"))
     done = mmgen("sample", *words, "--model", tiny, cwd=place)
-    assert (done.code, done.err) == (0, ""), done
+    said = re.sub(r"mmgen: The sheet's font .*\n", "", done.err)
+    asked = "--seed" in words
+    assert done.code == 0 and re.fullmatch("" if asked else SEEDED, said), done
     files = [place / line for line in done.out.splitlines()]
     assert {path for path in set(place.rglob("*")) - before if path.is_file()} <= set(files)
     return files
@@ -206,13 +212,26 @@ def test_a_prompt_that_is_cut_is_named(mmgen: Commands, tiny: Path, tmp_path: Pa
     assert "\ufffd" not in done.err  # a letter that was cut in two
 
 
-def test_interrupting_leaves_quietly(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
+def test_prompts_that_the_sheet_cannot_write_are_numbers(
+    mmgen: Commands, tiny: Path, tmp_path: Path
+) -> None:
+    words = ("--seed", 1, "--scale", 2, "--model", tiny)
+    done = mmgen("sample", "a cat", "яблоко", *words, "-o", "a.png", cwd=tmp_path)
+    assert done.code == 0 and "prompts stand as their picture's number" in done.err
+    assert mmgen("sample", "a cat", "2", *words, "-o", "b.png", cwd=tmp_path).err == ""
+    labels = [pixels(tmp_path / name)[-20:] for name in ("a.png", "b.png")]
+    assert (labels[0] == labels[1]).all()
+    assert mmgen("replay", "a.png", "--model", tiny, cwd=tmp_path).code == 0
+
+
+def test_interrupting_says_so_in_one_line(mmgen: Commands, tiny: Path, tmp_path: Path) -> None:
     words = ("sample", "a cat", "-n", 4000, "--unit", "token", "--reproducible", "--model", tiny)
     running = mmgen.start(*words, cwd=tmp_path)
     time.sleep(1.0)
     os.kill(running.pid, signal.SIGINT)
     done = mmgen.finish(running)
-    assert (done.code, done.out, done.err) == (130, "", "") and not names(tmp_path)
+    assert (done.code, done.out, done.err) == (130, "", "mmgen: Stopped by Ctrl-C.\n")
+    assert not names(tmp_path)
 
 
 @pytest.mark.skipif("emoji-64" not in shipped_pipelines(), reason="emoji-64 is not shipped here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ try:
 finally:
     print(json.dumps({"modules": list(sys.modules), "torch": bare, "whole": peak()}))
 """
+
+INTERRUPTED = """
+import importlib, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+moment, module, name = sys.argv.pop(1), *sys.argv.pop(1).split(":")
+class Interrupt:
+    def find_spec(self, module, path=None, target=None):
+        if module == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+getattr(importlib.import_module(module), name)()
+"""
+SETTINGS = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
 
 
 def cpu_seconds() -> float:
@@ -80,8 +94,19 @@ def test_a_wrong_name_is_refused_before_torch_loads(python: Any, tmp_path: Path)
     assert done.code == 2 and "no pipeline 'nothing'" in done.err and "torch" not in loaded
 
 
+@pytest.mark.parametrize("moment", ["typer", "mmgen.cli.train", "mmgen.pipeline_folder", "torch"])
+def test_ctrl_c_while_imports_run_is_one_line(
+    moment: str, python: Any, tiny: Path, tmp_path: Path
+) -> None:
+    command = SETTINGS["project"]["scripts"]["mmgen"]
+    words = ("sample", "a cat", "--model", tiny, "-o", "a.png")
+    done = python("-c", INTERRUPTED, moment, command, *words, cwd=tmp_path)
+    assert (done.code, done.out, done.err) == (130, "", "mmgen: Stopped by Ctrl-C.\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_sampling_loads_only_what_it_needs(python: Any, tiny: Path, tmp_path: Path) -> None:
-    words = ("sample", "a red apple", "-n", 2, "--model", tiny, "-o", "apple.png")
+    words = ("sample", "a red apple", "-n", 2, "--seed", 1, "--model", tiny, "-o", "apple.png")
     done = python("-c", MEASURED, *words, cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     *files, measured = done.out.splitlines()

@@ -127,6 +127,16 @@ def test_smaller_pictures_are_centred() -> None:
     assert np.argwhere(blue).min(0).tolist() == [8 + 8, 5]
 
 
+@pytest.mark.parametrize(
+    ("label", "drawn"),
+    [("яблоко", "2"), ("a りんご", "2"), ("crème brûlée", "creme brulee"), ("☕ cup", "? cup")],
+)
+def test_a_label_whose_letters_the_font_lacks_is_a_number(label: str, drawn: str) -> None:
+    images = [plain("red", (90, 5))] * 2
+    sheets = [grid(images, labels=["a fox", text]) for text in (label, drawn)]
+    assert sheets[0].tobytes() == sheets[1].tobytes()
+
+
 def test_labels_stand_below_their_picture_and_inside_their_cell() -> None:
     images = [plain("red", (80, 30))] * 3
     sheet = grid(images, columns=2, labels=["a fox", "", "word " * 60 + "end"])

@@ -48,6 +48,7 @@ def test_a_share_of_the_clips_can_be_held_out(tmp_path: Path) -> None:
     "wrong",
     [
         {"share": 1.5},
+        {"share": 0.0},
         {"held_out": 1.0},
         {"drop_caption": -0.1},
         {"limit_bad": 2.0},

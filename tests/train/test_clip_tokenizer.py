@@ -95,6 +95,10 @@ def test_the_keys_tell_a_tokenizer_of_clips() -> None:
 def test_clips_need_a_tokenizer_of_clips(pictures: Path, clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="time_strides"):
         tokenizer_recipe(pictures, tmp_path, clips=ClipDataConfig(str(clips)))
+    for name, value in (("views", 2), ("drop_caption", 0.2)):
+        config = ClipDataConfig(str(clips), **{name: value})
+        with pytest.raises(ConfigError, match=f"clips.{name} does nothing .* tokenizer"):
+            tokenizer_recipe(pictures, tmp_path, model=MODEL, clips=config)
 
 
 def test_gradients_reach_every_weight(pictures: Path, clips: Path, tmp_path: Path) -> None:

@@ -32,7 +32,13 @@ from mmgen.sample.engine import decode, last_step, text_prefix
 from mmgen.sample.flow import SOLVERS, FlowDecider, FlowSettings
 from mmgen.tokenizers_vis.conv import ConvTokenizer
 from mmgen.tokenizers_vis.quantizers import KLConfig
-from mmgen.train.flow_losses import STRATA, FlowConfig, flow_loss, held_out_flow_loss
+from mmgen.train.flow_losses import (
+    STRATA,
+    FlowConfig,
+    flow_loss,
+    held_out_flow_loss,
+    held_out_slots,
+)
 from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
 from tests.tiny_latents import ORDERS, latent_config, latent_model, latents_of, texts, unit_of
 
@@ -97,7 +103,7 @@ def test_the_held_out_loss_never_changes(order: str) -> None:
     for block in range(plan.schedule.blocks):
         times = sorted(noised.time[:STRATA, block].tolist())
         assert times == pytest.approx([(i + 0.5) / STRATA for i in range(STRATA)])
-    fine = plan.schedule.site >= 0
+    fine = held_out_slots(plan.schedule)
     assert float(F.mse_loss(said[:, fine], noised.velocity[:, fine])) == pytest.approx(whole)
 
 
@@ -108,11 +114,29 @@ def test_a_site_has_the_same_held_out_noise_in_every_order() -> None:
         plan = plan_for(unit_of(order), GRID, seed=1)
         latents = to_slots(plan.schedule, latents_of(GRID, 2))
         held_out_flow_loss(model, *texts([2, 2]), latents, plan, unit_of(order).name, 3)
-        drawn, fine = asked[-1][0].velocity + latents, plan.schedule.site >= 0
+        drawn, fine = asked[-1][0].velocity + latents, held_out_slots(plan.schedule)
         assert len(torch.unique(drawn[0, :, 0])) == plan.schedule.slots
-        noise.append(drawn[:, fine][:, plan.schedule.site[fine].argsort()])
+        sites = to_slots(plan.schedule, torch.arange(16.0).view(*GRID, 1)[None])[0, :, 0]
+        noise.append(drawn[:, fine][:, sites[fine].argsort()])
     for each in noise[1:]:
         torch.testing.assert_close(each, noise[0])
+
+
+@pytest.mark.parametrize("order", [*ORDERS, "scale:1,2,4", "scale:1,3,4", "scale:2,3,4"])
+def test_held_out_latents_are_asked_for_once_and_were_not_shown(order: str) -> None:
+    schedule = plan_for(unit_of(order), GRID, seed=1).schedule
+    numbers = torch.arange(16.0).view(1, *GRID, 1)
+    values, asked = to_slots(schedule, numbers)[0, :, 0].tolist(), held_out_slots(schedule)
+    block = schedule.block_of_slot.tolist()
+    for slot in asked.nonzero().squeeze(1).tolist():
+        shown = {value for value, at in zip(values, block) if at < block[slot]}
+        assert values[slot] not in shown
+    assert sorted(torch.tensor(values)[asked].tolist()) == numbers.flatten().tolist()
+
+
+def test_means_are_no_latents_to_ask_for() -> None:
+    schedule = plan_for(unit_of("scale:1,2,4:area"), GRID).schedule
+    assert torch.equal(held_out_slots(schedule), schedule.site >= 0)
 
 
 @pytest.mark.parametrize("context", ["noisy", "clean"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny_runs import generator_recipe, log_of, run_generator, same
 from torch import Tensor
 
 from mmgen.data.clip_dataset import ClipTextDataset, Vary
+from mmgen.data.films import Limits
 from mmgen.errors import ConfigError, UserError
 from mmgen.models.schedule import grid_of
 from mmgen.models.unified import Unit
@@ -22,7 +24,8 @@ from mmgen.pipeline import Pipeline, SamplingDefaults
 from mmgen.sample.clip_files import save_clip
 from mmgen.train.clip_datasets import ClipDataConfig
 from mmgen.train.datasets import DataConfig
-from mmgen.train.generator_clips import clip_batches, given_part, is_clip_step
+from mmgen.train.flow_losses import FlowConfig
+from mmgen.train.generator_clips import given_part
 from mmgen.train.generator_task import GeneratorRecipe, GeneratorTask
 from mmgen.train.tokens import cached_tokens
 from tests.tiny_clip_pipeline import FRAMES, GRID, SIZE, UNITS, tiny_vision
@@ -127,9 +130,10 @@ def test_each_step_asks_for_codes_behind_the_frames_that_it_is_given(
 ) -> None:
     task = GeneratorTask(recipe_of(tmp_path, caption_share=0.0, frames_share=0.7))
     task.model.eval()
-    (batch, *_) = task.batches(0, 0)
+    still, moving, *_ = task.batches(0, 0)
     loss, seen = task.model.text_to_image_loss, set()
-    whole = batch["clips"]["codes"]
+    whole = moving["codes"]
+    assert [grid_of(batch["codes"]) for batch in (still, moving)] == [STILL, GRID]
 
     def checked(
         ids: Any, valid: Any, codes: Tensor, plan: Any, unit: str, shown: Any, given: int
@@ -149,15 +153,9 @@ def test_each_step_asks_for_codes_behind_the_frames_that_it_is_given(
 
     monkeypatch.setattr(task.model, "text_to_image_loss", checked)
     for step in range(60):
-        task.losses(batch, step, "model")
+        task.losses((still, moving)[step % 2], step, "model")
     # Stills, whole clips, clips with one or two frames given, and those that begin later.
     assert seen == {(1, 0), (3, 0), (3, 1), (3, 2), (2, 1)}
-
-
-def test_the_number_of_a_step_says_what_it_is_of() -> None:
-    few, many = ({i for i in range(500) if is_clip_step(3, i, share)} for share in (0.2, 0.6))
-    assert few < many and 60 < len(few) < 140 and 260 < len(many) < 340
-    assert is_clip_step(3, 0, 1.0) and not is_clip_step(3, 0, 0.0)
 
 
 def test_frames_that_an_order_cannot_go_on_from_are_not_drawn() -> None:
@@ -178,12 +176,25 @@ def test_a_cache_of_views_holds_what_was_drawn(clips: Path, tmp_path: Path) -> N
         assert torch.equal(tokens.indices[3 * i : 3 * i + 3].long(), vision.encode(seen).indices)
         assert torch.equal(seen[0], dataset[i].pixels)
     assert len({tuple(row.flatten().tolist()) for row in tokens.indices}) > 6
-    stream = clip_batches(tokens, 4, 5, 0, 0.0)
-    batches = [next(stream).keys for _ in range(4)]  # the end of the second epoch, then the third
-    wanted = [batch.keys for epoch in (1, 2) for batch in tokens.epoch(epoch, 4, seed=0)]
-    assert batches == wanted[1:5]
     with pytest.raises(UserError, match="from other pictures or captions"):
         cached_tokens(vision, dataset, tmp_path / "tokens", views=2)
+    dataset.reader = replace(dataset.reader, limits=Limits(seconds=100))
+    with pytest.raises(UserError, match="from other pictures or captions"):
+        cached_tokens(vision, dataset, tmp_path / "tokens", views=3)
+
+
+def test_reports_count_clips_and_not_their_views(clips: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "clips"
+    shutil.copytree(clips, mixed)
+    wide = [Image.new("RGB", (2 * SIZE, SIZE), (40 * i, 0, 0)) for i in range(5)]
+    save_clip(wide, mixed / "wide.gif", {})
+    wide[0].save(mixed / "still.gif")
+    for name in ("wide", "still"):
+        (mixed / f"{name}.txt").write_text(f"a {name} one", encoding="utf-8")
+    dataset = ClipTextDataset(mixed, SIZE, FRAMES, vary=Vary(), limit_bad=0.2)
+    tokens = cached_tokens(tiny_vision(), dataset, tmp_path / "tokens", views=3)
+    assert len(tokens) == 21 and "Skipped 1 bad of 8 samples" in tokens.report()
+    assert "1 of 7 in" in (tokens.cropping() or "")
 
 
 def test_what_clips_cannot_be_trained_with(
@@ -193,17 +204,28 @@ def test_what_clips_cannot_be_trained_with(
         GeneratorTask(recipe_of(tmp_path, tokenizer=str(vision)))
     with pytest.raises(ConfigError, match=r"frames_share must be in \[0, 1\]"):
         recipe_of(tmp_path, frames_share=1.5)
+    for name, value in (("phase", False), ("span", 0.5), ("crop", 0.9)):
+        clips = ClipDataConfig("a", **{name: value})
+        with pytest.raises(ConfigError, match=f"clips.{name} does nothing .* clips.views is 1"):
+            recipe_of(tmp_path, clips=clips)
+    with pytest.raises(ConfigError, match=r"flow.context is for latents, and .* has codes"):
+        GeneratorTask(recipe_of(tmp_path / "run", flow=FlowConfig("clean")))
     with pytest.raises(ConfigError, match="None of units draws stills"):
         GeneratorTask(recipe_of(tmp_path / "frames", units=LEARNED[2:3]))
 
 
-def test_a_run_of_clips_alone_draws_no_stills(
+def test_a_run_of_clips_alone_needs_no_stills(
     recipe_of: Callable[..., GeneratorRecipe], tmp_path: Path
 ) -> None:
-    made = recipe_of(tmp_path)
+    made = recipe_of(tmp_path / "run", units=LEARNED[2:3], data=DataConfig("none", "none", SIZE))
     assert made.clips is not None
-    task = GeneratorTask(replace(made, clips=replace(made.clips, share=1.0)))
-    assert task.model.config.grids == (GRID,)
-    (batch, *_) = task.batches(0, 0)
-    assert grid_of(batch["clips"]["codes"]) == GRID
-    assert set(task.losses(batch, 0, "model")) <= {"clip", "clip_caption"}
+    made = replace(made, clips=replace(made.clips, share=1.0))
+    run_generator(made)
+    scores = log_of(tmp_path / "run")[-1]["eval"]
+    assert set(scores) == {"val_clip_frame", "val_clip_caption"}
+    lines = log_of(tmp_path / "run")
+    assert {name for line in lines for name in line["losses"]} <= {"clip", "clip_caption"}
+    pipe = Pipeline.from_pretrained(tmp_path / "run" / "final")
+    assert pipe.transformer.config.grids == (GRID,)
+    with Image.open(tmp_path / "run" / "previews" / "step-6.png") as sheet:
+        assert sheet.width > FRAMES * SIZE

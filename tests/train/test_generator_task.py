@@ -136,19 +136,19 @@ def test_units_and_directions_are_drawn_by_weight_from_the_step(
     pictures: Path, vision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = GeneratorTask(generator_recipe(pictures, vision, tmp_path))
-    seen: list[tuple[str, int, bool]] = []
+    batch, seen = {"codes": torch.zeros(4, 1, 2, 2)}, list[tuple[str, int, bool]]()
 
-    def loss(batch, unit, shuffle, *, captioning, training=False):  # type: ignore[no-untyped-def]
+    def loss(_, unit, shuffle, *, captioning, training=False):  # type: ignore[no-untyped-def]
         assert training != captioning
         seen.append((unit.name, shuffle, captioning))
         return torch.zeros(())
 
     monkeypatch.setattr(task, "_loss", loss)
     for step in range(2000):
-        task.losses({}, step, "model")
+        task.losses(batch, step, "model")
     once = list(seen)
     for step in (0, 7, 1999):  # the same in every process and accumulated batch
-        task.losses({}, step, "model")
+        task.losses(batch, step, "model")
     assert seen[2000:] == [once[0], once[7], once[1999]]
     names = Counter(name for name, _, captioning in once if not captioning)
     share = {name: count / names.total() for name, count in names.items()}
@@ -219,7 +219,7 @@ def test_a_run_of_another_text_tokenizer_is_not_continued(
         ({"units": (replace(UNITS[0], weight=0.0),)}, "each with a weight above 0"),
         ({"units": (UNITS[0], UNITS[0])}, "units needs"),
         ({"units": (Unit("x", "raster", "neighbors"),)}, "goes with order 'neighbor'"),
-        ({"units": (Unit("x", "scale:1,2,4", "self"),)}, "draws continuous latents"),
+        ({"units": (Unit("x", "scale:1,2,4", "self"),)}, "coarse levels of continuous latents"),
         ({"units": (Unit("x", "rasta", "shift"),)}, "Unknown order 'rasta'"),
         ({"backbone": BackboneConfig(width=32, heads=4)}, "Heads of 8 channels"),
     ],
@@ -244,7 +244,7 @@ def test_one_process_of_a_machine_encodes_and_the_others_wait(
     seen: list[str] = []
 
     class Turns:
-        device = torch.device("cpu")
+        device, num_processes = torch.device("cpu"), 1
 
         @contextmanager
         def local_main_process_first(self) -> Iterator[None]:

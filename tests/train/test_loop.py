@@ -194,7 +194,7 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
         run_tiny(tmp_path, steps=5)
     assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3, 4, 6]
     (tmp_path / "run.yaml").write_text("train: {steps: 3, out: x}\nheight: 3\n")
-    with pytest.raises(CheckpointError, match=r"no key 'height'.* Choose another"):
+    with pytest.raises(CheckpointError, match=r"no key 'height'.* Then name another"):
         run_tiny(tmp_path, steps=6)
 
 

@@ -237,6 +237,7 @@ SHARD, LINES, META = "tokens-00000.safetensors", "captions-00000.jsonl", "tokens
         (META, lambda path: _rewrite(path, '"count"', '"cound"')),
         (META, lambda path: _rewrite(path, '"shards": 1', '"shards": 2')),
         (META, lambda path: _rewrite(path, '"shards": 1', '"shards": 0')),
+        (META, lambda path: _rewrite(path, '"views": 1', '"views": 0')),
         (META, lambda path: _rewrite(path, f'"count": {COUNT}', '"count": 12')),
     ],
 )
@@ -252,7 +253,7 @@ def test_too_many_bad_pictures_are_refused(
 ) -> None:
     spoilt = Path(shutil.copytree(pictures, tmp_path / "spoilt"))
     (spoilt / "03.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"1 bad of 11 .*'03\.png' .* more than 1%"):
+    with pytest.raises(DataError, match=r"1 bad of the 4 seen of 11 .*'03\.png' .* more than 1%"):
         cached_tokens(vision, ImageTextDataset(spoilt, 8), tmp_path / "tokens")
     assert not (tmp_path / "tokens").exists()
     data = ImageTextDataset(spoilt, 8, limit_bad=0.1)

@@ -1,4 +1,4 @@
-"""Files of `mmgen sample`: a picture or clip for each subject, and a sheet of several pictures."""
+"""Files of what was drawn: a picture or clip for each subject, and a sheet of several pictures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen.cli.places import is_picture_file
-from mmgen.errors import UserError
-from mmgen.files import FPS
+from mmgen.errors import ConfigError, UserError
+from mmgen.files import FPS, is_picture_file
 from mmgen.recipes import subject_of
 from mmgen.sheets import enlarged, sheet
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.pipeline import PipelineOutput
+    from mmgen.pipeline_output import PipelineOutput
+
+MOST_SCALE = 64  # times that pictures are enlarged
 
 
 def write(
@@ -31,7 +32,12 @@ def write(
         out: a file's name, or a folder; None: named here.
         scale: how many times pictures are enlarged.
         fps, loop: of clips; see `save_clip`.
+
+    Raises:
+        UserError: codes alone were drawn, or a place or an ending that takes no pictures.
     """
+    if not (output.images or output.frames):
+        raise UserError("There is no picture to save; call without output_type='codes'.")
     recipes = [{**recipe, "scale": scale} for recipe in output.recipes]
     if output.frames:
         clips = [[enlarged(frame, scale) for frame in clip] for clip in output.frames]
@@ -91,6 +97,16 @@ def refuse_overwriting(files: Sequence[Path], read: Sequence[Path]) -> None:
         for own in read:
             if file.exists() and own.exists() and file.samefile(own):
                 raise UserError(f"{file} would be replaced, but it is read; choose another -o.")
+
+
+def check_scale(name: str, scale: int | None) -> None:
+    """Refuse to enlarge by what is no whole number, or huge; None is the usual one.
+
+    Raises:
+        ConfigError: it is, called by its name.
+    """
+    if scale is not None and (not isinstance(scale, int) or not 1 <= scale <= MOST_SCALE):
+        raise ConfigError(f"{name} is {scale}; give a whole number from 1 to {MOST_SCALE}.")
 
 
 def line_of(path: Path) -> str:
