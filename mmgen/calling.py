@@ -11,6 +11,7 @@ from mmgen.request import Frames, Request, choose_schedule, random_seed, setting
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmgen.models.schedule import Grid
     from mmgen.pipeline import Pipeline
     from mmgen.sample.flow import Solver
     from mmgen.sample.guidance import Ramp
@@ -114,8 +115,9 @@ def request_of(
         unit = usual  # an order is free to choose its unit
     given = latent_frames(pipe, subjects, grid)
     parts = list(windows(grid[0], config.grid[0], given))
-    first = parts[0]
-    chosen, plan = choose_schedule(config, (first.frames, *grid[1:]), unit, order, first.given)
+    first, later = parts[0], parts[1:]
+    window: Grid = (first.frames, *grid[1:])
+    chosen, plan = choose_schedule(config, window, unit, order, first.given, later)
     frames_asked = None if trained_frames(pipe) == 1 else frames_of(pipe.vision, grid[0])
     flow = flow_of(pipe, plan, solver, num_inference_steps, drawing)
     seeds = picture_seeds(random_seed() if seed is None else seed, len(subjects)).tolist()
@@ -132,7 +134,7 @@ def request_of(
         reproducible,
         sub_tokens,
         flow,
-        later=later_plans(chosen, plan, parts, flow),
+        later=later_plans(chosen, plan, later, flow),
     )
     check_subjects(pipe, request)
     return request

@@ -13,6 +13,7 @@ from mmgen.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmgen.lengths import Window
     from mmgen.models.plan import Plan
     from mmgen.models.schedule import Grid, Schedule
     from mmgen.models.units import Unit
@@ -283,7 +284,12 @@ def _spread(name: str, value: float | Sequence[float], count: int) -> list[float
 
 
 def choose_schedule(
-    config: Trained, grid: Grid, unit: str | None, order: str | None, frames: int = 0
+    config: Trained,
+    grid: Grid,
+    unit: str | None,
+    order: str | None,
+    frames: int = 0,
+    later: Sequence[Window] = (),
 ) -> tuple[Unit, Plan]:
     """Find the trained unit that can follow an order.
 
@@ -296,6 +302,7 @@ def choose_schedule(
         unit: name of a unit; None: the first that fits the grid and can follow the order.
         order: None: the unit's own.
         frames: of the grid that are decided already; see `plan_for`.
+        later: windows that follow this one, which a unit that nobody named must fit too.
 
     Raises:
         ConfigError: the unit or the order is unknown, or no unit can follow the order.
@@ -309,7 +316,8 @@ def choose_schedule(
         what, names = "clips" if grid[0] > 1 else "stills", ", ".join(each.name for each in able)
         raise ConfigError(f"Unit '{unit}' was not trained on {what}; choose one of {names}.")
     if unit is None:  # what does not fit the grid is no candidate
-        fitting = tuple(each for each in able if _fits(each, grid, frames))
+        parts = {(grid[0], frames), *((part.frames, part.given) for part in later)}
+        fitting = tuple(each for each in able if _fits(each, grid, parts))
         candidates = fitting or able[:1]
     if order is None:
         return candidates[0], plan_for(candidates[0], grid, frames=frames)
@@ -338,12 +346,13 @@ def random_seed() -> int:
     return secrets.randbelow(2**31)
 
 
-def _fits(unit: Unit, grid: Grid, frames: int) -> bool:
-    """Whether a unit's own order can be compiled."""
+def _fits(unit: Unit, grid: Grid, parts: set[tuple[int, int]]) -> bool:
+    """Whether a unit's own order can be compiled for parts of so many frames, so many given."""
     from mmgen.models.units import plan_for
 
     try:
-        plan_for(unit, grid, frames=frames)
+        for frames, given in parts:
+            plan_for(unit, (frames, *grid[1:]), frames=given)
     except ConfigError:
         return False
     return True

@@ -33,7 +33,7 @@ def later_plans(
     Args:
         unit: that draws.
         plan: of the first window.
-        parts: all windows.
+        parts: the windows that follow.
         flow: how latents are integrated; None: codes are drawn.
 
     Raises:
@@ -42,17 +42,22 @@ def later_plans(
     from mmgen.models.units import plan_for
 
     follows, (_, h, w) = replace(unit, order=plan.schedule.order), plan.schedule.grid
+    kinds = {(part.frames, part.given) for part in parts}
     try:
-        plans = [plan_for(follows, (each.frames, h, w), frames=each.given) for each in parts[1:]]
-        for each in plans:
-            _ = flow and flow.all_times(each.steps)
+        plans = {
+            (frames, given): plan_for(follows, (frames, h, w), frames=given)
+            for frames, given in kinds
+        }
+        for each in plans.values():
+            if flow:
+                flow.all_times(each.steps)  # refuses a list for another number of blocks
     except ConfigError as error:
         raise ConfigError(
             f"Unit '{unit.name}' draws no clips that are longer than those of the training: they "
             "are drawn window by window, and a later window cannot be drawn by order "
             f"'{plan.schedule.order}' with these settings; choose another unit, or a shorter clip."
         ) from error
-    return tuple(plans)
+    return tuple(plans[part.frames, part.given] for part in parts)
 
 
 def roll(
