@@ -304,6 +304,8 @@ def _plan(
 
 def _shift_head(schedule: Schedule) -> str:
     """Name the axis along which blocks follow: x if they cut rows, y if frames, else t."""
+    if schedule.slots == 1:
+        return "x"  # a picture of one token is one of tokens
     t, y, _ = schedule.coords.long().unbind(1)
     frames, height, _ = schedule.grid
     frame_parts = torch.unique(schedule.block_of_slot * frames + t)

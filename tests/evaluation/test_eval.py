@@ -183,7 +183,7 @@ def test_speed_is_that_of_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asks = [SimpleNamespace(prompt=prompt) for prompt in ("a cat", "a dog", "a cup")]
     bench: Any = SimpleNamespace(pipeline=pipeline, asks=lambda _: asks, stage=quiet)
-    assert set(generator._speed(bench, "token")) == {"1", "16"}
+    assert set(generator.speed(bench, "token", (1, 16))) == {"1", "16"}
     assert {len(prompts) for prompts in drawn} == {1, 16}
     assert all(set(prompts) <= {"a cat", "a dog", "a cup"} for prompts in drawn)
 
