@@ -80,7 +80,9 @@ def test_pictures_become_a_pipeline_that_draws(
         assert sum(line.startswith("step 8/12 ") for line in lines) == 1
         assert lines[-1] == f"Trained 12 steps; the result is in runs/{name}/final."
     model = place / "runs/generator/final"
-    done = mmgen("sample", "a red square", "--model", model, "-o", "a.png", cwd=tmp_path)
+    done = mmgen(
+        "sample", "a red square", "--model", model, "--seed", 1, "-o", "a.png", cwd=tmp_path
+    )
     assert (done.code, done.out, done.err) == (0, "a.png\n", "")
     assert read_recipe(tmp_path / "a.png")["model"] == "squares"
 
