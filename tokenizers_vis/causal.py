@@ -28,17 +28,10 @@ class Memory:
 
     def __init__(self) -> None:
         self._kept: dict[nn.Module, Tensor] = {}
-        self._begun: set[nn.Module] = set()
 
     def before(self, layer: nn.Module) -> Tensor | None:
         """Frames (B, C, T, H, W) that `layer` kept; None: it has not seen a chunk yet."""
         return self._kept.get(layer)
-
-    def begins(self, layer: nn.Module) -> bool:
-        """Whether `layer` asks for the first time."""
-        new = layer not in self._begun
-        self._begun.add(layer)
-        return new
 
     def keep(self, layer: nn.Module, frames: Tensor) -> None:
         """Let `layer` keep frames, possibly none, in place of what it kept."""
@@ -247,7 +240,7 @@ class DepthToSpace(nn.Module):
 
         Later chunks have no frame to drop.
         """
-        begins = memory is None or memory.begins(self)
+        begins = memory is None or memory.before(self.conv) is None
         y: Tensor = self.conv(x, memory)
         y = y.reshape(len(y), *self.stride, -1, *y.shape[2:])  # (B, st, sh, sw, C, T, H, W)
         y = y.permute(0, 5, 1, 6, 2, 7, 3, 4)  # (B, T, st, H, sh, W, sw, C), channels_last_3d
