@@ -106,6 +106,11 @@ class GeneratorRecipe:
         if self.clips is not None and self.clips.views == 1:
             where = "in a generator's recipe where clips.views is 1, which shows whole clips alone"
             self.clips.refuse_idle(("phase", "span", "crop"), where)
+        if self.code_noise and self.clips is not None and self.clips.batch_size == 1:
+            raise ConfigError(
+                "code_noise shows codes of another clip of the batch; set clips.batch_size to 2 or "
+                "more, or code_noise to 0."
+            )
         if not self.units or any(unit.weight <= 0 for unit in self.units):
             raise ConfigError("units needs at least one entry, each with a weight above 0.")
         names = [unit.name for unit in self.units]

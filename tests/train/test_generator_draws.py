@@ -15,6 +15,7 @@ from torch import Tensor
 from mmgen.errors import ConfigError
 from mmgen.models.units import plan_for
 from mmgen.train import generator_task
+from mmgen.train.clip_datasets import ClipDataConfig
 from mmgen.train.generator_draws import unit_of_an_edit, with_wrong_codes
 from mmgen.train.generator_task import GeneratorTask
 
@@ -161,4 +162,7 @@ def test_one_picture_has_no_neighbour_for_wrong_codes(tmp_path: Path) -> None:
     train = replace(generator_recipe(tmp_path, tmp_path, tmp_path).train, batch_size=1)
     with pytest.raises(ConfigError, match=r"set train.batch_size to 2 or more, or code_noise to 0"):
         generator_recipe(tmp_path, tmp_path, tmp_path, train=train, code_noise=0.1)
+    clips = ClipDataConfig("clips", batch_size=1, views=2)
+    with pytest.raises(ConfigError, match=r"set clips.batch_size to 2 or more, or code_noise to 0"):
+        generator_recipe(tmp_path, tmp_path, tmp_path, clips=clips, code_noise=0.1)
     generator_recipe(tmp_path, tmp_path, tmp_path, train=train)
